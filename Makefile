@@ -1,0 +1,48 @@
+# Each target sets itself up in .venv first. ARGS go to snakemake or pytest: make study ARGS="--config scale=smoke"
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+ARGS ?=
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup study test test-all lint format schemas clean-venv
+
+help:
+	@echo "make study      set up, run the study at scale tiny, print its table and where the report is"
+	@echo "make test       set up, run the tests (test-all: the full-size ones too)"
+	@echo "make lint       ruff, snakefmt, mypy, snakemake --lint"
+	@echo "make format     ruff and snakefmt, in place"
+	@echo "make schemas    the JSON schemas of config/ from the types"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml envs/setup.sh envs/constraints.txt
+	PYTHON=$(PYTHON) bash envs/setup.sh $(VENV)
+	@touch $@
+
+study: setup
+	@dataeff run --cores all $(ARGS)
+
+test: setup
+	pytest -m "not slow" $(ARGS)
+
+test-all: setup
+	pytest $(ARGS)
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+format: setup
+	ruff format .
+	ruff check --fix .
+	snakefmt Snakefile workflow
+
+schemas: setup
+	dataeff schemas --out config/schemas
+
+clean-venv:
+	rm -rf $(VENV)

@@ -1,0 +1,40 @@
+"""The study: text -> tokens -> samples -> difficulty -> plan -> pretrain -> evaluate -> tables, figures, report."""
+
+from pathlib import Path
+
+from dataeff.study import workflow as study_of
+
+
+configfile: Path(workflow.basedir) / "config/config.yaml"
+
+
+study = study_of.prepare(config, Path(workflow.basedir), is_main_process=workflow.is_main_process)
+
+# R: results; D: the corpus; T: its tokens; S: the scale. What lies under D is shared by all scales.
+R = study.results
+D = f"{R}/data/{study.scale.corpus}"
+T = f"{D}/{study.scale.tokenizer}"
+S = f"{R}/{study.scale_name}"
+REPORTS = {grid: f"{S}/report/{'index' if grid == study.grid else grid}.html" for grid in study.grids}
+
+
+wildcard_constraints:
+    run="|".join(study_of.names(study.runs)),
+    grid="|".join(study.grids),
+    item=r"[a-z]+-\d+",
+    source="|".join(study.sources),
+    metric=r"[a-z0-9_]+",
+
+
+rule all:
+    input:
+        REPORTS[study.grid],
+
+
+for stage in "corpus tokens samples analyze plan pretrain evaluate tables figures report".split():
+
+    include: f"workflow/rules/{stage}.smk"
+
+
+onerror:
+    print("To continue after mending the cause: the same command again. It reruns only what is missing.")

@@ -1,0 +1,5 @@
+"""`python -m dataeff`: the command line."""
+
+from dataeff.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""The one schema of evaluation results: what `evaluate` writes and tables, figures and report read.
+
+A value that is not finite cannot be written or read: the types refuse it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from dataeff.files import read_json, write_json
+from dataeff.provenance import Machine, Provenance
+from dataeff.study.load import validate
+from dataeff.study.types import Frozen, Run, Sha256
+
+SCHEMA = 1
+
+Result = TypeVar("Result", bound="Identity")
+
+
+class Identity(Frozen):
+    """Which run a result belongs to, and the spec and weights that it was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    run: Run
+    name: str
+    spec_digest: Sha256
+    model_digest: Sha256
+
+
+class TaskScore(Frozen):
+    """One task at one number of shots. `value` and `standard_error` are lm-eval's, between 0 and 1."""
+
+    metric: str
+    value: float
+    standard_error: float
+    items: int
+    chance: float = Field(description="the expected value of choosing blindly")
+    task_version: int
+    data_sha256: Sha256 = Field(description="of the items and the few-shot examples together")
+    truncated_prompts: int = Field(
+        description="items that lost the left end of their prompt to the context's length"
+    )
+    about: str
+
+
+class Scores(Identity):
+    """{k}shot/scores.json"""
+
+    kind: Literal["evaluate"] = "evaluate"
+    shots: int
+    tasks: dict[str, TaskScore]
+    average: float = Field(description="plain mean of the tasks' values")
+    software: dict[str, str]
+    hardware: Machine
+    commit: str | None
+
+
+class Loss(Frozen):
+    """Mean held-out loss: in nats per predicted token, and in bits per byte of the text."""
+
+    loss: float
+    bits_per_byte: float
+    tokens: int
+    bytes: int
+
+
+class DomainLoss(Loss):
+    documents: int
+
+
+class HeldoutScores(Identity):
+    """heldout.json"""
+
+    domains: dict[str, DomainLoss]
+    overall: Loss = Field(description="over all the domains' tokens together")
+    software: dict[str, str]
+    hardware: Machine
+    commit: str | None
+
+
+def write_scores(path: Path, result: Identity) -> None:
+    """Writes a results file in its schema."""
+    write_json(path, result.model_dump(mode="json", by_alias=True))
+
+
+def read_scores(path: Path) -> Scores:
+    """A {k}shot/scores.json; DataeffError that names the file and key where it does not follow the schema."""
+    return _read(path, Scores)
+
+
+def read_heldout(path: Path) -> HeldoutScores:
+    """A heldout.json; DataeffError that names the file and key where it does not follow the schema."""
+    return _read(path, HeldoutScores)
+
+
+def _read(path: Path, kind: type[Result]) -> Result:
+    return validate(kind, read_json(path), str(path))
+
+
+__all__ = [
+    "DomainLoss",
+    "HeldoutScores",
+    "Identity",
+    "Loss",
+    "Provenance",
+    "Scores",
+    "TaskScore",
+    "read_heldout",
+    "read_scores",
+    "write_scores",
+]

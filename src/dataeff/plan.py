@@ -1,0 +1,321 @@
+"""The training plan: one row per optimizer step, and the sample order. Training only executes its rows.
+
+From a run's spec, the number of samples and the difficulty indexes of its `select` metrics, everything about the
+run that is decided before training: sequence length, kept tokens, pool, raw and effective tokens, learning rate.
+So a paper-scale plan is checked on a laptop. Semantics are those of DeepSpeed and Megatron-DeepSpeed (arXiv
+2212.03597, 3; the formulas are given where they are used).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataeff.errors import DataeffError
+from dataeff.files import atomic_directory, canonical_digest, read_json, write_json
+from dataeff.order import SampleOrder
+from dataeff.pacing import PacingSchedule
+from dataeff.study.specs import PlanSpec, dropped_layers
+from dataeff.study.types import LearningRate
+
+if TYPE_CHECKING:  # the study checks schedules while Snakemake parses, which pandas would slow down
+    import pandas as pd
+
+    from dataeff.analyze.difficulty import DifficultyIndex
+
+Column = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The steps table (columns: see `steps_table` and `build_plan`), the sample order, and facts about the run."""
+
+    steps: pd.DataFrame
+    order: SampleOrder
+    facts: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return str(self.facts["digest"])
+
+    def save(self, folder: Path) -> None:
+        with atomic_directory(folder) as temporary:
+            self.steps.to_parquet(temporary / "steps.parquet", index=False)
+            self.order.save(temporary / "order.json")
+            write_json(temporary / "plan.json", self.facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainingPlan:
+        if not (folder / "steps.parquet").is_file():
+            raise DataeffError(f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)")
+        import pandas as pd
+
+        steps = pd.read_parquet(folder / "steps.parquet")
+        return cls(steps, SampleOrder.load(folder / "order.json"), read_json(folder / "plan.json"))
+
+
+def nominal_steps(spec: PlanSpec) -> int:
+    """Steps that the run would take at full length: what pacing durations are fractions of."""
+    steps = spec.train_tokens // (spec.batch_size * spec.sequence_length)
+    if steps < 1:
+        raise DataeffError(
+            f"{spec.run.name}: {spec.train_tokens} tokens are less than one step of {spec.batch_size} x "
+            f"{spec.sequence_length}; raise train_tokens or lower batch_size"
+        )
+    return steps
+
+
+def reshaped_rows(samples: int, sequence_length: int, length: Column) -> Column:
+    """Rows of a global batch of `samples` after seqlen_reshape to each of `length`.
+
+    Every sample's S + 1 tokens give floor((S+1) / (s+1)) pieces and its last s + 1 tokens one more; of these rows
+    the first ceil(samples * (S+1) / (s+1)) are kept at most, made even (Megatron-DeepSpeed's data_post_process,
+    there once per micro-batch, here once over the global batch).
+    """
+    whole, piece = sequence_length + 1, length + 1
+    available = samples * (whole // piece) + samples
+    kept = np.minimum(-(-samples * whole // piece), available)
+    even = np.where((kept > 1) & (kept % 2 != 0), kept - 1, kept)
+    return np.where(length < sequence_length, even, samples)
+
+
+def effective_tokens(rows: Column, length: Column, kept: Column, layers: int, dropping: int) -> Column:
+    """Layer-averaged tokens of a step: rows * floor((S * (L - n) + r * n) / L) (arXiv 2211.11586, 3.3).
+
+    S is the curriculum's length, r the kept tokens where fewer than S, n of L layers drop. Floored per row.
+    """
+    r = np.minimum(kept, length)
+    return rows * ((length * (layers - dropping) + r * dropping) // layers)
+
+
+def learning_rates(schedule: LearningRate, peak: float, total_tokens: int, consumed: Column) -> NDArray[np.float64]:
+    """Learning rate of each step; `consumed` is the cumulative effective tokens after each step.
+
+    Warm-up and decay are functions of tokens. Upstream's scheduler steps before the step's tokens are counted, so
+    step t (0-based) sees the tokens of steps 0..t-2; steps 0 and 1 therefore have a rate of 0 under a warm-up.
+    """
+    seen = np.concatenate([[0, 0], consumed])[: len(consumed)].astype(np.float64)
+    warmup = schedule.warmup_tokens
+    fraction = np.clip((seen - warmup) / max(1, total_tokens - warmup), 0.0, 1.0)
+    shape = 0.5 * (np.cos(np.pi * fraction) + 1.0) if schedule.decay == "cosine" else 1.0 - fraction
+    decayed = schedule.minimum + (peak - schedule.minimum) * shape
+    if warmup == 0:
+        return decayed
+    return np.where(seen <= warmup, peak * seen / warmup, decayed)
+
+
+def peak_learning_rate(spec: PlanSpec) -> float:
+    """The peak, multiplied by 1 / data fraction unless the variant says not to (arXiv 2212.03597, 3.3)."""
+    peak = spec.learning_rate.peak
+    return peak if spec.variant.lr_scaling == "none" else peak / float(spec.run.data)
+
+
+def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
+    """The resolved pacing of each part: one per curriculum metric by its name, and `token_drop`."""
+    steps = nominal_steps(spec)
+    found = {
+        metric: PacingSchedule.resolve(
+            part.pacing,
+            unit=1 if part.apply == "select" else spec.sequence_length,
+            nominal_steps=steps,
+            floor_at_start=True,
+            where=f"{spec.run.name}: curriculum.{metric}.pacing",
+        )
+        for metric, part in spec.variant.curriculum.items()
+    }
+    if spec.variant.token_drop is not None:
+        if not dropped_layers(spec.variant, spec.layers):
+            drop = spec.variant.token_drop
+            raise DataeffError(
+                f"{spec.run.name}: token_drop keeps the first {drop.keep_first} and last {drop.keep_last} of "
+                f"{spec.layers} layers whole, so none drops tokens; at least {drop.keep_first + drop.keep_last + 1} "
+                f"layers are needed"
+            )
+        found["token_drop"] = PacingSchedule.resolve(
+            spec.variant.token_drop.pacing,
+            unit=spec.sequence_length,
+            nominal_steps=steps,
+            floor_at_start=False,
+            where=f"{spec.run.name}: token_drop.pacing",
+        )
+    return found
+
+
+def steps_table(spec: PlanSpec) -> pd.DataFrame:
+    """The columns that need no data: lengths, kept tokens, difficulties, tokens, learning rate; one row per step.
+
+    The run ends with the step that reaches its effective tokens. Curricula see the 1-based step, token drop the
+    0-based one.
+    """
+    pacing = schedules(spec)
+    dropping = len(dropped_layers(spec.variant, spec.layers))
+    shortest = effective_tokens(*(np.array([v]) for v in _shortest(spec, pacing)), spec.layers, dropping)[0]
+    most_steps = math.ceil(spec.train_tokens / int(shortest))
+    # A run is at most a few times its nominal steps; growing by doubling keeps memory near what is used.
+    steps = min(most_steps, 2 * nominal_steps(spec) + 2)
+    while True:
+        table = _table(spec, pacing, dropping, steps)
+        consumed = table["cumulative_effective_tokens"].to_numpy()
+        if consumed[-1] >= spec.train_tokens:
+            break
+        steps *= 2
+    table = table.iloc[: int(np.searchsorted(consumed, spec.train_tokens)) + 1].copy()
+    table["learning_rate"] = learning_rates(
+        spec.learning_rate,
+        peak_learning_rate(spec),
+        spec.train_tokens,
+        table["cumulative_effective_tokens"].to_numpy(),
+    )
+    return table
+
+
+def _shortest(spec: PlanSpec, pacing: Mapping[str, PacingSchedule]) -> tuple[int, int, int]:
+    length = int(pacing["seqlen"].at(np.array([1]))[0]) if spec.variant.length_curriculum else spec.sequence_length
+    kept = int(pacing["token_drop"].at(np.array([0]))[0]) if "token_drop" in pacing else length
+    return spec.batch_size, length, min(kept, length)
+
+
+def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, steps: int) -> pd.DataFrame:
+    import pandas as pd
+
+    step = np.arange(steps, dtype=np.int64)
+    length_part = spec.variant.length_curriculum
+    length = pacing["seqlen"].at(step + 1) if length_part else np.full(steps, spec.sequence_length)
+    kept = np.minimum(pacing["token_drop"].at(step), length) if "token_drop" in pacing else length
+    rows = np.full(steps, spec.batch_size)
+    if length_part is not None and length_part.apply == "reshape":
+        rows = reshaped_rows(spec.batch_size, spec.sequence_length, length)
+    effective = effective_tokens(rows, length, kept, spec.layers, dropping)
+    table = pd.DataFrame(
+        {
+            "step": step,
+            "sequence_length": length,
+            "kept_tokens": kept,
+            "samples": spec.batch_size,
+            "rows": rows,
+            "raw_tokens": rows * length,
+            "effective_tokens": effective,
+            "cumulative_raw_tokens": np.cumsum(rows * length),
+            "cumulative_effective_tokens": np.cumsum(effective),
+        }
+    )
+    for metric, part in spec.variant.selections.items():
+        table[f"{metric}_{part.by}"] = pacing[metric].at(step + 1)
+    return table
+
+
+def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyIndex]) -> TrainingPlan:
+    """The whole plan of a run over a corpus of `samples` samples."""
+    table = steps_table(spec)
+    pools, admission = _pools(spec, table, samples, indexes)
+    table["pool_size"] = pools
+    order = SampleOrder.build(
+        seed=spec.run.seed, batch_size=spec.batch_size, pool_sizes=pools.astype(np.int64), admission=admission
+    )
+    epochs = len(table) * spec.batch_size / samples
+    if epochs > spec.max_epochs:
+        raise DataeffError(
+            f"{spec.run.name}: {len(table)} steps of {spec.batch_size} samples would read the corpus of {samples} samples "
+            f"{epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, or raise max_epochs"
+        )
+    facts = {
+        "run": spec.run.model_dump(mode="json"),
+        "name": spec.run.name,
+        "spec_digest": spec.digest,
+        "steps": len(table),
+        "nominal_steps": nominal_steps(spec),
+        "raw_tokens": int(table["raw_tokens"].sum()),
+        "effective_tokens": int(table["effective_tokens"].sum()),
+        "target_tokens": spec.train_tokens,
+        "epochs": round(epochs, 4),
+        "samples_in_corpus": samples,
+        "peak_learning_rate": peak_learning_rate(spec),
+        "order_digest": order.digest,
+    }
+    return TrainingPlan(table, order, {**facts, "digest": _table_digest(table, facts)})
+
+
+def _table_digest(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+    columns = {name: canonical_digest(table[name].tolist()) for name in table.columns}
+    return canonical_digest({"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]})
+
+
+def _pools(
+    spec: PlanSpec, table: pd.DataFrame, samples: int, indexes: Mapping[str, DifficultyIndex]
+) -> tuple[Column, NDArray[Any] | None]:
+    """The pool size at every step, and the sample ids in the order in which the pools admit them.
+
+    Pools of one metric are prefixes of its difficulty order. Those of several intersect: a sample enters when the
+    last of its metrics admits it, so that pools are prefixes of one sort by entry step.
+    """
+    sizes: dict[str, Column] = {}
+    for metric, part in spec.variant.selections.items():
+        index = indexes[metric]
+        if len(index) != samples:
+            raise DataeffError(
+                f"{spec.run.name}: the index of {metric} covers {len(index)} samples, the corpus has {samples}; "
+                f"run `dataeff analyze` again on these samples"
+            )
+        column = table[f"{metric}_{part.by}"].to_numpy()
+        size_at = index.pool_size_at_percentile if part.by == "percentile" else index.pool_size_at_value
+        levels, inverse = np.unique(column, return_inverse=True)
+        sizes[metric] = np.array([size_at(int(level)) for level in levels], dtype=np.int64)[inverse]
+    if not sizes:
+        return np.full(len(table), samples), None
+    if len(sizes) == 1:
+        ((metric, pools),) = sizes.items()
+        admission = indexes[metric].order
+    else:
+        pools, admission = _intersect(sizes, indexes, samples)
+    if pools[0] < spec.batch_size:
+        shares = ", ".join(f"{metric} admits {int(column[0])}" for metric, column in sizes.items())
+        raise DataeffError(
+            f"{spec.run.name}: the pool of the first step holds {int(pools[0])} samples, fewer than a batch of "
+            f"{spec.batch_size} ({shares} of {samples}); raise the curriculum's start or lower batch_size"
+        )
+    return pools, admission
+
+
+def _intersect(
+    sizes: Mapping[str, Column], indexes: Mapping[str, DifficultyIndex], samples: int
+) -> tuple[Column, NDArray[Any]]:
+    entry = np.zeros(samples, dtype=np.int64)
+    steps = len(next(iter(sizes.values())))
+    for metric, pools in sizes.items():
+        # The first step whose pool is larger than the sample's position; `steps` if the run never admits it.
+        first = np.searchsorted(pools, np.arange(samples), side="right")
+        of_sample = np.empty(samples, dtype=np.int64)
+        of_sample[indexes[metric].order] = first
+        np.maximum(entry, of_sample, out=entry)
+    admission = np.argsort(entry, kind="stable")
+    joint = np.searchsorted(entry[admission], np.arange(steps), side="right")
+    return joint.astype(np.int64), admission
+
+
+def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path], out: Path) -> str:
+    """The stage: writes the plan folder; returns what a person wants to know about it, in one line."""
+    from dataeff.analyze.difficulty import DifficultyIndex
+
+    facts = read_json(samples_folder / "samples.json")
+    indexes = {metric: DifficultyIndex.open(folder) for metric, folder in index_folders.items()}
+    missing = sorted(set(spec.variant.selections) - set(indexes))
+    if missing:
+        raise DataeffError(f"{spec.run.name}: no difficulty index for {', '.join(missing)}; run `dataeff analyze` for it")
+    plan = build_plan(spec, int(facts["samples"]), indexes)
+    plan.save(out)
+    epochs = plan.facts["epochs"]
+    repeats = f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.0%} of the corpus"
+    return (
+        f"{spec.run.name}: {plan.facts['steps']} steps (nominal {plan.facts['nominal_steps']}), "
+        f"{plan.facts['effective_tokens']:,} effective and {plan.facts['raw_tokens']:,} raw tokens, "
+        f"peak learning rate {plan.facts['peak_learning_rate']:.3g}; {repeats}"
+    )
+
+
+__all__ = ["TrainingPlan", "build_plan", "run", "steps_table"]

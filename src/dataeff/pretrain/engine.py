@@ -1,0 +1,134 @@
+"""The DeepSpeed engine of a run, and the process group it lives in. The only module that imports deepspeed."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dataeff.study.specs import PretrainSpec
+from dataeff.study.types import Adam, Hardware
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    def sum(self, value: float) -> float:
+        """The sum of a number over all ranks, in float64."""
+        if self.world_size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total)
+
+
+def start_ranks(hardware: Hardware) -> Ranks:
+    """Joins the process group that torchrun describes, or makes one of a single process without any port."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(hardware.threads)
+    if torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        torch.cuda.set_device(local)
+        device, backend = torch.device("cuda", local), "nccl"
+    else:
+        device, backend = torch.device("cpu"), "gloo"
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group(backend)
+    else:
+        os.environ["LOCAL_RANK"] = "0"
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Megatron's rule: biases and one-dimensional parameters are not decayed, embeddings are."""
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    plain = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def engine_config(spec: PretrainSpec, hardware: Hardware, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. The loop decides where a step ends, since reshape changes the rows per step."""
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": hardware.micro_batch,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": hardware.micro_batch * world_size,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": spec.adam.clip,
+        "zero_optimization": {"stage": hardware.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+    }
+    if spec.precision != "fp32":
+        config[spec.precision] = {"enabled": True}
+    return config
+
+
+def make_optimizer(model: nn.Module, adam: Adam) -> torch.optim.Optimizer:
+    """torch's AdamW: DeepSpeed's own would compile a kernel for minutes; the loop sets the rate at every step."""
+    return torch.optim.AdamW(
+        parameter_groups(model, adam.weight_decay), lr=0.0, betas=(adam.beta1, adam.beta2), eps=adam.epsilon
+    )
+
+
+def make_engine(model: nn.Module, spec: PretrainSpec, hardware: Hardware, ranks: Ranks) -> Any:
+    with _compiling():
+        import deepspeed
+        from deepspeed.utils import logger
+
+        logger.setLevel(logging.WARNING)
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=make_optimizer(model, spec.adam),
+            config=engine_config(spec, hardware, ranks.world_size),
+            dist_init_required=None,
+        )
+    return engine
+
+
+def compile_communication() -> None:
+    """Compiles DeepSpeed's shared-memory communication for CPUs, unless that is done; nothing to do with a GPU."""
+    if torch.cuda.is_available():
+        return
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    with _compiling():
+        from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+        ShareMemCommBuilder().load(verbose=False)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """DeepSpeed compiles its CPU communication once per machine, guarded by a lock file that outlives kill -9 and
+    would then be waited for without end. All our processes compile under this lock of the kernel, so a lock file
+    found while holding it was left by the dead.
+    """
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "dataeff.lock").open("w") as own:
+        local_rank_zero = os.environ.get("LOCAL_RANK", "0") == "0"
+        if local_rank_zero:
+            fcntl.flock(own, fcntl.LOCK_EX)
+            for stale in root.glob("*/deepspeed_*/lock"):
+                print(f"removing {stale}, left by a process that was killed while it compiled", flush=True)
+                stale.unlink(missing_ok=True)
+            for stale in root.glob("deepspeed_*/lock"):
+                stale.unlink(missing_ok=True)
+        yield

@@ -1,0 +1,314 @@
+"""From the files of config/ (and a user's own) to one frozen Study: names resolved, `extends` applied, all checked.
+
+The only reader of config/. Raw dictionaries live between `read_yaml` and the typed objects, nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dataeff.errors import DataeffError, unknown_name
+from dataeff.files import canonical_digest, read_json, read_yaml, write_if_changed
+from dataeff.study.types import (
+    Config,
+    Corpus,
+    FamilyName,
+    FamilyScale,
+    Frozen,
+    Gpt2Tokenizer,
+    Hardware,
+    PathFetch,
+    Run,
+    Scale,
+    Source,
+    Task,
+    Tokenizer,
+    Variant,
+)
+
+AnyModel = TypeVar("AnyModel")
+TOKENIZER: TypeAdapter[Any] = TypeAdapter(Tokenizer)
+
+
+class CorporaFile(Frozen):
+    """config/corpora.yaml"""
+
+    sources: dict[str, Source]
+    corpora: dict[str, Corpus]
+    tokenizers: dict[str, Tokenizer]
+
+
+class TasksFile(Frozen):
+    """config/tasks.yaml"""
+
+    tasks: dict[str, Task]
+
+
+class Study(Frozen):
+    """Everything that is to be run, resolved: the one object that specs are cut from."""
+
+    scale_name: str
+    scale: Scale
+    grid: str
+    grids: dict[str, list[Run]]
+    results: str
+    cache: str | None
+    hardware: Hardware
+    variants: dict[str, dict[str, Variant]]
+    sources: dict[str, Source]
+    corpora: dict[str, Corpus]
+    tokenizers: dict[str, Tokenizer]
+    tasks: dict[str, Task]
+    config_digest: str = Field(description="of this study, less this field")
+
+    @property
+    def corpus(self) -> Corpus:
+        return self.corpora[self.scale.corpus]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of every grid, once."""
+        return list({run.name: run for runs in self.grids.values() for run in runs}.values())
+
+    def family(self, run: Run) -> FamilyScale:
+        return self.scale.families[run.family]
+
+    def variant(self, run: Run) -> Variant:
+        return self.variants[run.family][run.variant]
+
+    def find_run(self, name: str) -> Run:
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise unknown_name("run", name, [run.name for run in self.runs], "this study")
+
+    def freeze(self, folder: Path) -> Path:
+        """Writes the study under its digest, so that cluster jobs read this one and not later edits."""
+        path = folder / f"{self.config_digest[:16]}.json"
+        write_if_changed(path, self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def thaw(cls, path: Path) -> Study:
+        study = cls.model_validate(read_json(path))
+        if _digest(study.model_dump(mode="json")) != study.config_digest:
+            raise DataeffError(f"{path}: its content does not match its digest; run snakemake again from the start")
+        return study
+
+
+def _digest(dump: dict[str, Any]) -> str:
+    return canonical_digest({key: value for key, value in dump.items() if key != "config_digest"})
+
+
+def validate(model: type[AnyModel], raw: Any, where: str) -> AnyModel:
+    """`raw` as `model`; every fault of it in one DataeffError that names the key, the value and what is allowed."""
+    try:
+        return TypeAdapter(model).validate_python(raw)
+    except ValidationError as error:
+        raise DataeffError("\n".join(_fault(fault, model, where) for fault in error.errors())) from None
+
+
+def _fault(fault: Any, model: Any, where: str) -> str:
+    # pydantic puts the chosen member of a union into the location; a user never wrote it.
+    parts = [str(part) for part in fault["loc"] if part not in ("pypi,npm", "tagged-union")]
+    key = ".".join(parts)
+    if fault["type"] == "extra_forbidden":
+        return str(unknown_name("key", parts[-1], _keys_near(model, fault["loc"][:-1]), f"{where}: {key}"))
+    if fault["type"] == "missing":
+        return f"{where}: {key}: this key is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(fault["input"], dict | list) or fault["type"] == "value_error" else f" (found {fault['input']!r})"
+    return f"{where}: {key + ': ' if key else ''}{message}{value}"
+
+
+def _keys_near(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed at a location of the model, read off its JSON schema."""
+    schema = TypeAdapter(model).json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: dict[str, Any]) -> list[dict[str, Any]]:
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rsplit("/", 1)[1]])
+        options = node.get("anyOf", []) + node.get("oneOf", [])
+        return [leaf for option in options for leaf in resolve(option)] if options else [node]
+
+    nodes = resolve(schema)
+    for part in location:
+        children = []
+        for node in nodes:
+            if part in node.get("properties", {}):
+                children += resolve(node["properties"][part])
+            elif isinstance(node.get("additionalProperties"), dict):
+                children += resolve(node["additionalProperties"])
+            elif "items" in node:
+                children += resolve(node["items"])
+        nodes = children or nodes
+    return sorted({key for node in nodes for key in node.get("properties", {})})
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """Every .yaml of a folder by its name without the suffix."""
+    return {path.stem: read_yaml(path) or {} for path in sorted(folder.glob("*.yaml"))}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on it, leaf by leaf; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in tree.items():
+        path = (*prefix, str(key))
+        found |= _leaves(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
+def extend(raw: Mapping[str, Any], name: str, where: str, chain: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entry `name` of `raw` with its parents applied.
+
+    Two parents that set one leaf differently are an error unless the child sets it: which one wins must never
+    depend on the order in which they are listed. `about` is a text about one entry and is not inherited.
+    """
+    if name not in raw:
+        raise unknown_name("entry", name, raw, f"{where}.{chain[-1]}.extends" if chain else where)
+    if name in chain:
+        raise DataeffError(f"{where}.{name}: extends itself through {' -> '.join([*chain, name])}")
+    entry = raw[name] or {}
+    if not isinstance(entry, Mapping):
+        raise DataeffError(f"{where}.{name}: a mapping is needed, found {entry!r}")
+    own = {key: value for key, value in entry.items() if key != "extends"}
+    parents = entry.get("extends", [])
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise DataeffError(f"{where}.{name}.extends: a name or a list of names is needed, found {parents!r}")
+    merged: dict[str, Any] = {}
+    set_by: dict[tuple[str, ...], str] = {}
+    own_leaves = _leaves(own)
+    for parent in parents:
+        inherited = {key: value for key, value in extend(raw, parent, where, (*chain, name)).items() if key != "about"}
+        present = _leaves(merged)
+        for path, value in _leaves(inherited).items():
+            if path in present and present[path] != value and path not in own_leaves:
+                raise DataeffError(
+                    f"{where}.{name}: parents in conflict over {'.'.join(path)}: '{set_by[path]}' sets {present[path]!r}, "
+                    f"'{parent}' sets {value!r}; set it in '{name}' or drop a parent"
+                )
+            set_by[path] = parent
+        merged = merge(merged, inherited)
+    return merge(merged, own)
+
+
+def _entry(table: Mapping[str, AnyModel], kind: str, name: str, where: str) -> AnyModel:
+    if name not in table:
+        raise unknown_name(kind, name, table, where)
+    return table[name]
+
+
+def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
+    """The study that a configuration (already merged by Snakemake) and the files of `root`/config/ describe."""
+    where = "config"
+    config = validate(Config, dict(raw_config), where)
+    folder = root / "config"
+    corpora = validate(CorporaFile, read_yaml(folder / "corpora.yaml"), str(folder / "corpora.yaml"))
+    tasks = validate(TasksFile, read_yaml(folder / "tasks.yaml"), str(folder / "tasks.yaml"))
+
+    scales = merge(_read_folder(folder / "scales"), config.scales)
+    scale = validate(Scale, extend(scales, _known(scales, "scale", config.scale), "scales"), f"scales.{config.scale}")
+    variants = _load_variants(folder / "variants", config)
+    sources = {**corpora.sources, **config.sources}
+    all_corpora = {**corpora.corpora, **config.corpora}
+    tokenizers = {**corpora.tokenizers, **config.tokenizers}
+    all_tasks = {**tasks.tasks, **config.tasks}
+
+    at = f"scales.{config.scale}"
+    corpus = _entry(all_corpora, "corpus", scale.corpus, f"{at}.corpus")
+    used_sources = {name: _entry(sources, "source", name, f"corpora.{scale.corpus}.sources") for name in corpus.sources}
+    tokenizer = _entry(tokenizers, "tokenizer", scale.tokenizer, f"{at}.tokenizer")
+    used_tasks = {name: _entry(all_tasks, "task", name, f"{at}.evaluation.tasks") for name in scale.evaluation.tasks}
+
+    grids = {name: _expand(entries, config, scale, variants, name) for name, entries in _grids(config).items()}
+    hardware = validate(Hardware, {**scale.hardware.model_dump(), **config.hardware}, "config: hardware")
+    fields: dict[str, Any] = {
+        "scale_name": config.scale,
+        "scale": scale,
+        "grid": config.grid,
+        "grids": grids,
+        "results": config.results,
+        "cache": config.cache,
+        "hardware": hardware,
+        "variants": {
+            family: {run.variant: variants[family][run.variant] for runs in grids.values() for run in runs if run.family == family}
+            for family in sorted({run.family for runs in grids.values() for run in runs})
+        },
+        "sources": used_sources,
+        "corpora": {scale.corpus: corpus},
+        "tokenizers": {scale.tokenizer: tokenizer},
+        "tasks": used_tasks,
+    }
+    study = Study(**fields, config_digest="")
+    study = study.model_copy(update={"config_digest": _digest(study.model_dump(mode="json"))})
+    from dataeff.study.checks import check_study
+
+    check_study(study)
+    return study
+
+
+def _known(table: Mapping[str, Any], kind: str, name: str) -> str:
+    if name not in table:
+        raise unknown_name(kind, name, table, f"config: {kind}")
+    return name
+
+
+def _grids(config: Config) -> dict[str, Any]:
+    if config.grid not in config.grids:
+        raise unknown_name("grid", config.grid, config.grids, "config: grid")
+    return dict(config.grids)
+
+
+def _load_variants(folder: Path, config: Config) -> dict[str, dict[str, Variant]]:
+    tables = {}
+    for family in FamilyName.__args__:  # type: ignore[attr-defined]
+        path = folder / f"{family}.yaml"
+        raw = merge((read_yaml(path) or {}) if path.exists() else {}, config.variants.get(family, {}))
+        at = f"variants.{family}"
+        tables[family] = {name: validate(Variant, extend(raw, name, at), f"{at}.{name}") for name in raw}
+    return tables
+
+
+def _expand(entries: Any, config: Config, scale: Scale, variants: dict[str, dict[str, Variant]], grid: str) -> list[Run]:
+    """The runs of a grid, in the order written, each once."""
+    runs: dict[str, Run] = {}
+    for number, entry in enumerate(entries):
+        at = f"config: grids.{grid}[{number}]"
+        if entry.family not in scale.families:
+            raise unknown_name("family", entry.family, scale.families, f"{at}.family (at scale '{config.scale}')")
+        for data, variant, seed in product(entry.data, entry.variants, config.seeds):
+            _entry(variants[entry.family], "variant", variant, f"{at}.variants")
+            run = Run(family=entry.family, variant=variant, data=data, seed=seed)
+            other = runs.setdefault(run.name, run)
+            if other != run:
+                raise DataeffError(
+                    f"{at}: data fractions {other.data} and {run.data} share the name '{run.name}'; "
+                    f"use fractions that differ by at least one percent"
+                )
+    return cast(list[Run], list(runs.values()))
+
+
+def check_paths(study: Study) -> None:
+    """Local sources must exist before the DAG runs."""
+    for name, source in study.sources.items():
+        if isinstance(source.fetch, PathFetch) and not Path(source.fetch.path).exists():
+            raise DataeffError(f"sources.{name}.fetch.path: {source.fetch.path}: no such file or folder")
+
+
+__all__ = ["CorporaFile", "Gpt2Tokenizer", "Study", "TasksFile", "check_paths", "extend", "load_study", "merge", "validate"]

@@ -1,0 +1,259 @@
+"""Specs: the slice of the study that one stage reads, one file per stage and item, with its digest.
+
+Snakemake's main process writes them while it parses the Snakefile, and only where the content differs; each is
+an ordinary input of its rule, so an edit of the configuration reruns exactly the items whose slice changed. A
+spec's digest is the identity of what the stage makes: hardware, logging and spacing of checkpoints are no part
+of it. A stage's `version` is raised only when the meaning of its output changes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import yaml
+from pydantic import Field
+
+from dataeff.errors import DataeffError
+from dataeff.files import canonical_digest, read_yaml, write_if_changed
+from dataeff.study.load import Study, validate
+from dataeff.study.types import (
+    Adam,
+    Corpus,
+    ExactFraction,
+    FamilyName,
+    Frozen,
+    LearningRate,
+    Model,
+    Run,
+    Source,
+    Task,
+    Tokenizer,
+    Variant,
+)
+
+AnySpec = TypeVar("AnySpec", bound="Spec")
+
+
+class Spec(Frozen):
+    stage: ClassVar[str]
+    version: int = 1
+
+    @property
+    def digest(self) -> str:
+        return canonical_digest({"stage": self.stage, **self.model_dump(mode="json")})
+
+
+class FetchSpec(Spec):
+    stage: ClassVar[str] = "fetch"
+    name: str
+    source: Source
+
+
+class CorpusSpec(Spec):
+    stage: ClassVar[str] = "corpus"
+    name: str
+    corpus: Corpus
+    sources: dict[str, Source]
+
+
+class TokensSpec(Spec):
+    stage: ClassVar[str] = "tokens"
+    tokenizer: Tokenizer
+
+
+class SamplesSpec(Spec):
+    stage: ClassVar[str] = "samples"
+    family: FamilyName
+    sequence_length: int
+    seed: int
+
+
+class AnalyzeSpec(Spec):
+    stage: ClassVar[str] = "analyze"
+    family: FamilyName
+    sequence_length: int
+    metric: str
+
+
+class PlanSpec(Spec):
+    """What decides the steps table and the sample order of one run."""
+
+    stage: ClassVar[str] = "plan"
+    run: Run
+    variant: Variant
+    layers: int
+    sequence_length: int
+    batch_size: int
+    train_tokens: int
+    learning_rate: LearningRate
+    max_epochs: ExactFraction
+
+
+class PretrainSpec(Spec):
+    """What the training loop needs beyond the plan. Pacing and learning rate are the plan's, not repeated here."""
+
+    stage: ClassVar[str] = "pretrain"
+    run: Run
+    model: Model
+    adam: Adam
+    precision: Literal["fp32", "bf16", "fp16"]
+    length_apply: Literal["truncate", "reshape"] | None = None
+    dropped_layers: list[int] = Field(default_factory=list, description="0-based; empty without random-LTD")
+
+
+class ItemsSpec(Spec):
+    stage: ClassVar[str] = "items"
+    tasks: dict[str, Task]
+
+
+class EvaluateSpec(Spec):
+    """One for all runs of a scale, so that a change of shots reruns every evaluation and nothing else."""
+
+    stage: ClassVar[str] = "evaluate"
+    tasks: dict[str, Task]
+    shots: list[int]
+    items: int
+    heldout_bytes_per_domain: int
+    batch_size: int
+
+
+class GridSpec(Spec):
+    """The runs of a grid as tables, figures and the report need them."""
+
+    stage: ClassVar[str] = "grid"
+    grid: str
+    scale_name: str
+    scale_about: str
+    runs: list[Run]
+    variants: dict[str, dict[str, Variant]]
+    train_tokens: dict[str, int]
+    models: dict[str, Model]
+    shots: list[int]
+    tasks: dict[str, Task]
+
+
+def dropped_layers(variant: Variant, layers: int) -> list[int]:
+    """0-based indices of the layers that drop tokens: all but the first and last ones that are kept whole."""
+    if variant.token_drop is None:
+        return []
+    return list(range(variant.token_drop.keep_first, layers - variant.token_drop.keep_last))
+
+
+def write_spec(path: Path, spec: Spec) -> bool:
+    """Writes the spec with its stage and digest on top, if the file does not hold it already."""
+    body = {"stage": spec.stage, "digest": spec.digest, **spec.model_dump(mode="json")}
+    return write_if_changed(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=110))
+
+
+def read_spec(path: Path, kind: type[AnySpec]) -> AnySpec:
+    """The spec of a file; refuses another stage's, and one whose content does not match its digest."""
+    raw = dict(read_yaml(path) or {})
+    stage, digest = raw.pop("stage", None), raw.pop("digest", None)
+    if stage != kind.stage:
+        raise DataeffError(f"{path}: this is a spec of stage '{stage}'; '{kind.stage}' is needed")
+    spec = validate(kind, raw, str(path))
+    if spec.digest != digest:
+        raise DataeffError(
+            f"{path}: content and digest do not match (edited by hand?); change config/ instead and run snakemake again"
+        )
+    return spec
+
+
+def plan_spec(study: Study, run: Run) -> PlanSpec:
+    scale = study.family(run)
+    return PlanSpec(
+        run=run,
+        variant=study.variant(run).model_copy(update={"about": ""}),
+        layers=scale.model.layers,
+        sequence_length=scale.model.sequence_length,
+        batch_size=scale.batch_size,
+        train_tokens=int(scale.train_tokens * run.data),
+        learning_rate=scale.learning_rate,
+        max_epochs=scale.max_epochs,
+    )
+
+
+def pretrain_spec(study: Study, run: Run) -> PretrainSpec:
+    scale, variant = study.family(run), study.variant(run)
+    length = variant.length_curriculum
+    return PretrainSpec(
+        run=run,
+        model=scale.model,
+        adam=scale.adam,
+        precision=scale.precision,
+        length_apply=None if length is None or length.apply == "select" else length.apply,
+        dropped_layers=dropped_layers(variant, scale.model.layers),
+    )
+
+
+def grid_spec(study: Study, grid: str) -> GridSpec:
+    runs = study.grids[grid]
+    families = sorted({run.family for run in runs})
+    return GridSpec(
+        grid=grid,
+        scale_name=study.scale_name,
+        scale_about=study.scale.about,
+        runs=runs,
+        variants={family: {run.variant: study.variant(run) for run in runs if run.family == family} for family in families},
+        train_tokens={family: study.scale.families[family].train_tokens for family in families},
+        models={family: study.scale.families[family].model for family in families},
+        shots=study.scale.evaluation.shots,
+        tasks=study.tasks,
+    )
+
+
+def all_specs(study: Study) -> dict[str, Spec]:
+    """Every spec of a study by its path below the results folder.
+
+    What depends on text and tokenizer only is shared by all scales and lies under data/, so that running a second
+    scale does not touch the first one's specs.
+    """
+    corpus, tokenizer, scale = study.scale.corpus, study.scale.tokenizer, study.scale_name
+    data = f"data/{corpus}/specs"
+    specs: dict[str, Spec] = {
+        f"data/sources/specs/{name}.yaml": FetchSpec(name=name, source=source) for name, source in study.sources.items()
+    }
+    specs[f"{data}/corpus.yaml"] = CorpusSpec(name=corpus, corpus=study.corpus, sources=study.sources)
+    specs[f"{data}/tokens-{tokenizer}.yaml"] = TokensSpec(tokenizer=study.tokenizers[tokenizer])
+    for run in study.runs:
+        length = study.family(run).model.sequence_length
+        item = f"{tokenizer}-{run.family}-{length}"
+        specs[f"{data}/samples-{item}.yaml"] = SamplesSpec(
+            family=run.family, sequence_length=length, seed=study.corpus.seed
+        )
+        for metric in study.variant(run).selections:
+            specs[f"{data}/analyze-{item}-{metric}.yaml"] = AnalyzeSpec(
+                family=run.family, sequence_length=length, metric=metric
+            )
+        specs[f"{scale}/specs/plan/{run.name}.yaml"] = plan_spec(study, run)
+        specs[f"{scale}/specs/pretrain/{run.name}.yaml"] = pretrain_spec(study, run)
+    for name, task in study.tasks.items():
+        specs[f"{data}/items-{name}.yaml"] = ItemsSpec(tasks={name: task})
+    evaluation = study.scale.evaluation
+    specs[f"{scale}/specs/evaluate/all.yaml"] = EvaluateSpec(
+        tasks=study.tasks,
+        shots=evaluation.shots,
+        items=evaluation.items,
+        heldout_bytes_per_domain=evaluation.heldout_bytes_per_domain,
+        batch_size=evaluation.batch_size,
+    )
+    for grid in study.grids:
+        specs[f"{scale}/specs/grid/{grid}.yaml"] = grid_spec(study, grid)
+    return specs
+
+
+def write_specs(study: Study, results: Path) -> list[Path]:
+    """Brings every spec file up to date; the paths of those that changed."""
+    return [results / path for path, spec in all_specs(study).items() if write_spec(results / path, spec)]
+
+
+def check_specs(study: Study, results: Path) -> None:
+    """In a cluster job: the specs on disk must be those of the frozen study that the job was submitted with."""
+    for path, spec in all_specs(study).items():
+        found: Any = (read_yaml(results / path) or {}).get("digest") if (results / path).exists() else None
+        if found != spec.digest:
+            raise DataeffError(
+                f"{results / path}: changed since this job was submitted (digest {str(found)[:12]}, submitted with "
+                f"{spec.digest[:12]}); nothing was run. Let snakemake finish or stop it, then start it again"
+            )

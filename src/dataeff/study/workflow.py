@@ -1,0 +1,71 @@
+"""What the Snakefile needs of the study: loaded, checked, frozen, its specs written; and the names of its items.
+
+Snakemake's main process loads config/ and writes the specs. Jobs on a cluster parse the Snakefile again, perhaps
+after an edit: they load the study that the main process froze, and stop if a spec on disk is another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataeff.errors import DataeffError
+from dataeff.study.load import Study, load_study
+from dataeff.study.specs import check_specs, write_specs
+from dataeff.study.types import Run
+
+FROZEN = "DATAEFF_STUDY"
+
+
+def prepare(config: Mapping[str, Any], root: Path, *, is_main_process: bool) -> Study:
+    """The study of this Snakemake process; raises Snakemake's WorkflowError with one message for a person."""
+    from snakemake.exceptions import WorkflowError
+
+    try:
+        if not is_main_process and FROZEN in os.environ:
+            study = Study.thaw(Path(os.environ[FROZEN]))
+            check_specs(study, Path(study.results))
+            return study
+        study = load_study(config, root)
+        results = Path(study.results)
+        os.environ[FROZEN] = str(study.freeze(results / ".study").resolve())
+        write_specs(study, results)
+        return study
+    except DataeffError as error:
+        raise WorkflowError(f"dataeff: error: {error}") from None
+
+
+def data_item(study: Study, run_name: str) -> str:
+    """`gpt-256`: the family and sequence length whose samples and analysis a run uses."""
+    run = study.find_run(run_name)
+    return f"{run.family}-{study.family(run).model.sequence_length}"
+
+
+def metrics_of(study: Study, run_name: str) -> list[str]:
+    """The metrics whose difficulty index a run's plan reads."""
+    return list(study.variant(study.find_run(run_name)).selections)
+
+
+def names(runs: list[Run]) -> list[str]:
+    return [run.name for run in runs]
+
+
+def shard_names(study: Study) -> list[str]:
+    return [f"{number:02d}" for number in range(study.corpus.shards)]
+
+
+def hardware_options(study: Study) -> str:
+    """The command-line options of `dataeff pretrain` that say how, not what: text of the command, never a param."""
+    hardware = study.hardware
+    fields = ("processes", "threads", "micro_batch", "zero_stage", "checkpoint_every", "heldout_points")
+    return " ".join(f"--{field.replace('_', '-')} {getattr(hardware, field)}" for field in fields)
+
+
+def cache_folder(study: Study) -> str:
+    """Where downloads are kept: the setting `cache`, or the user's cache folder."""
+    if study.cache is not None:
+        return study.cache
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "dataeff")

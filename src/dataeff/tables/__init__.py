@@ -1,0 +1,37 @@
+"""tables: the result files of a grid's runs -> CSV, LaTeX and JSON tables, and the summary for the terminal.
+
+quality (what is reached at what cost, with differences to the baseline), heldout_by_domain, tasks, and time
+(where it went). Every number comes from a result file; nothing is read from a log.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataeff.files import atomic_directory, write_manifest, write_text
+from dataeff.study.specs import GridSpec
+from dataeff.tables.details import domain_table, task_table, time_table
+from dataeff.tables.quality import quality_table
+from dataeff.tables.results import read_runs
+from dataeff.tables.table import write_table
+from dataeff.tables.terminal import summary
+
+
+def build(spec: GridSpec, results: Path, out: Path, data: Path | None = None) -> None:
+    """Writes the folder `out`, whole, from `results` (the results/{scale} folder).
+
+    `data` is the results/data/{corpus} folder: the time table then counts the jobs that all scales share too.
+    """
+    runs = read_runs(spec, results)
+    folders = {"scale": Path(results) / "benchmarks"} | ({"data": Path(data) / "benchmarks"} if data else {})
+    domains, domains_csv = domain_table(runs)
+    tasks, tasks_csv = task_table(spec, runs)
+    with atomic_directory(out) as folder:
+        for table in (quality_table(spec, runs), domains, tasks, time_table(folders)):
+            write_table(table, folder)
+        write_text(folder / f"{domains.name}.csv", domains_csv)
+        write_text(folder / f"{tasks.name}.csv", tasks_csv)
+        write_manifest(folder, spec_digest=spec.digest)
+
+
+__all__ = ["build", "summary"]

@@ -1,0 +1,158 @@
+"""The quality table: what each variant reaches and what it costs, beside the baseline's.
+
+A difference is taken run by run against the baseline of the same seed, once at the same data fraction and
+once at 100% data, and then averaged: the spread between seeds that both runs share is no part of its
+interval. Published numbers are of other texts and other sizes and stand in no column here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+from dataeff.study.specs import GridSpec
+from dataeff.tables.results import BASELINE, Group, RunResult, group_by_seed, percent, references
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim, estimate
+from dataeff.tables.table import Column, Table
+
+Measure = Callable[[RunResult], float]
+
+IDENTITY = [
+    Column(key="family", heading="family"),
+    Column(key="variant", heading="variant"),
+    Column(key="data", heading="data"),
+    Column(key="seeds", heading="seeds", digits=0),
+]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One quality of a model: how it is shown and how it is read off a run."""
+
+    heading: str
+    digits: int
+    scale: float
+    measure: Measure
+
+
+_COSTS: list[tuple[str, str, int, float, str]] = [
+    ("raw_tokens", "raw tokens (M)", 3, 1e-6, ""),
+    ("effective_tokens", "effective tokens (M)", 3, 1e-6, ""),
+    ("steps", "steps", 0, 1, ""),
+    ("epochs", "epochs", 2, 1, ""),
+    ("training_seconds", "training time (s)", 0, 1, ""),
+]
+
+
+def identity(group: Group) -> dict[str, Any]:
+    """The cells that name a row."""
+    return {
+        "family": group.family,
+        "variant": group.variant,
+        "data": percent(group.data),
+        "seeds": len(group.results),
+    }
+
+
+def mean_of(key: str, values: Iterable[float]) -> dict[str, Any]:
+    """`key` and, from three seeds on, `{key}_interval`."""
+    found = estimate(list(values))
+    return {key: found.mean} | ({} if found.half_width is None else {f"{key}_interval": found.half_width})
+
+
+def differences(group: Group, runs: list[RunResult], data: Fraction, measure: Measure) -> list[float] | None:
+    """The measure less the baseline's, one value a seed; None where there is nothing to compare with."""
+    baselines = references(group, runs, data)
+    if baselines is None:
+        return None
+    return [
+        measure(result) - measure(baseline) for result, baseline in zip(group.results, baselines, strict=True)
+    ]
+
+
+def _average(shots: int, result: RunResult) -> float:
+    return result.averages[shots]
+
+
+def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
+    measures = {
+        "heldout_loss": _Measured("held-out loss (nats/token)", 4, 1.0, lambda result: result.heldout.loss),
+        "bits_per_byte": _Measured(
+            "held-out (bits/byte)", 4, 1.0, lambda result: result.heldout.bits_per_byte
+        ),
+    }
+    for shots in spec.shots:
+        heading = f"{shots}-shot average (%)"
+        measures[f"average_{shots}shot"] = _Measured(heading, 1, 100.0, partial(_average, shots))
+    groups = group_by_seed(runs)
+    rows = [_row(group, runs, measures) for group in groups]
+    columns = [*IDENTITY]
+    for key, measured in measures.items():
+        plain = Column(
+            key=key,
+            heading=measured.heading,
+            section="quality",
+            digits=measured.digits,
+            scale=measured.scale,
+            interval=True,
+        )
+        delta = {"key": f"{key}_delta", "heading": "Δ same data", "signed": True}
+        full = {"key": f"{key}_delta_full", "heading": "Δ 100% data", "signed": True}
+        columns += [plain, plain.model_copy(update=delta), plain.model_copy(update=full)]
+    for key, heading, digits, scale, unit in _COSTS:
+        columns.append(
+            Column(key=key, heading=heading, section="cost", digits=digits, scale=scale, unit=unit)
+        )
+    for key, heading in (("time_ratio", "time / baseline"), ("time_ratio_full", "time / 100% baseline")):
+        columns.append(Column(key=key, heading=heading, section="cost", digits=2, unit=" ×", interval=True))
+    columns.append(Column(key="claim", heading="what it supports", section="csv only"))
+    return Table(
+        name="quality",
+        title="Model quality and cost",
+        sections={"quality": "Quality", "cost": "Cost"},
+        columns=columns,
+        rows=rows,
+        notes=notes([len(group.results) for group in groups]),
+    )
+
+
+def notes(seed_counts: list[int]) -> list[str]:
+    """What the differences are taken to, and how many seeds stand behind a row."""
+    lines = [
+        f"Δ: the row less the variant '{BASELINE}' of the same seed, at the same data fraction or at 100% "
+        "data. Lower is better for loss and bits per byte, higher for averages."
+    ]
+    few = sorted({count for count in seed_counts if count < SEEDS_FOR_A_CLAIM})
+    if few:
+        counts = " and ".join(f"n = {count}" for count in few)
+        lines.append(
+            f"{counts}: no interval is given and no claim is made; a difference may be the seed's. "
+            f"{SEEDS_FOR_A_CLAIM} seeds give one."
+        )
+    if max(seed_counts) >= SEEDS_FOR_A_CLAIM:
+        lines.append(
+            "±: half the width of the 95% Student t interval over seeds, of the paired differences for Δ."
+        )
+    return lines
+
+
+def _row(group: Group, runs: list[RunResult], measures: dict[str, _Measured]) -> dict[str, Any]:
+    row = identity(group)
+    for key, measured in measures.items():
+        row |= mean_of(key, (measured.measure(result) for result in group.results))
+        for suffix, data in (("delta", group.data), ("delta_full", Fraction(1))):
+            values = differences(group, runs, data, measured.measure)
+            row |= mean_of(f"{key}_{suffix}", values) if values is not None else {f"{key}_{suffix}": None}
+    for key in ("raw_tokens", "effective_tokens", "steps", "epochs"):
+        row |= {key: estimate([getattr(result.training, key) for result in group.results]).mean}
+    row["training_seconds"] = estimate([result.timings.training_seconds for result in group.results]).mean
+    for key, data in (("time_ratio", group.data), ("time_ratio_full", Fraction(1))):
+        baselines = references(group, runs, data)
+        pairs = zip(group.results, baselines, strict=True) if baselines is not None else ()
+        ratios = [result.timings.training_seconds / base.timings.training_seconds for result, base in pairs]
+        row |= mean_of(key, ratios) if ratios else {key: None}
+    row["claim"] = claim(len(group.results))
+    return row

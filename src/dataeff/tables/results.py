@@ -1,0 +1,170 @@
+"""What the finished runs of a grid measured, read from their result files into one typed object per run.
+
+The only reader of run.json, timings.json, heldout.json and scores.json for tables, figures and the report: a
+missing file, a missing key and scores of another model's weights are errors that name the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataeff.errors import DataeffError
+from dataeff.evaluate.scores import DomainLoss, Loss, TaskScore, read_heldout, read_scores
+from dataeff.files import read_json
+from dataeff.study.load import AnyModel, validate
+from dataeff.study.specs import GridSpec
+from dataeff.study.types import FamilyName, Run
+
+BASELINE = "baseline"
+"""The variant that the others are compared with."""
+
+
+class _Document(BaseModel):
+    """A result file: the keys that are read here are needed, further ones are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class TrainingRecord(_Document):
+    """run.json"""
+
+    name: str
+    spec_digest: str
+    plan_digest: str
+    parameters: int
+    steps: int
+    raw_tokens: int
+    effective_tokens: int
+    epochs: float
+    software: dict[str, Any]
+    hardware: dict[str, Any]
+    commit: str | None
+
+
+class Timings(_Document):
+    """timings.json; the only numbers here that two runs of one spec do not share."""
+
+    training_seconds: float = Field(gt=0)
+    raw_tokens_per_second: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run: what it cost, how well its model does. `tasks` and `averages` are keyed by shots."""
+
+    run: Run
+    training: TrainingRecord
+    timings: Timings
+    model_digest: str
+    heldout: Loss
+    domains: dict[str, DomainLoss]
+    tasks: dict[int, dict[str, TaskScore]]
+    averages: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that differ in nothing but the seed: one row of a table."""
+
+    family: FamilyName
+    variant: str
+    data: Fraction
+    results: tuple[RunResult, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant} {percent(self.data)}"
+
+
+def percent(data: Fraction) -> str:
+    """A data fraction for people: 1/2 is '50%', 2/3 is '66.7%'."""
+    return f"{float(data * 100):.3g}%"
+
+
+def read_runs(spec: GridSpec, results: Path) -> list[RunResult]:
+    """Every run of the grid, in its order, from the `results/{scale}` folder."""
+    if not spec.runs:
+        raise DataeffError(
+            f"grid '{spec.grid}' has no runs; list some under grids.{spec.grid} in config/config.yaml"
+        )
+    return [_read_run(run, spec.shots, Path(results)) for run in spec.runs]
+
+
+def _read_run(run: Run, shots: Sequence[int], results: Path) -> RunResult:
+    pretrain, evaluate = results / "pretrain" / run.name, results / "evaluate" / run.name
+    training = _read(pretrain / "run.json", TrainingRecord)
+    timings = _read(pretrain / "timings.json", Timings)
+    heldout = read_heldout(evaluate / "heldout.json")
+    scores = {number: read_scores(evaluate / f"{number}shot" / "scores.json") for number in shots}
+    named = {"run.json": training.name, "heldout.json": heldout.name}
+    named |= {f"{number}shot/scores.json": found.name for number, found in scores.items()}
+    for file, name in named.items():
+        if name != run.name:
+            raise DataeffError(
+                f"{file} of run '{run.name}' below {results} is of run '{name}'; delete it and run again"
+            )
+    for number, found in scores.items():
+        if found.model_digest != heldout.model_digest:
+            raise DataeffError(
+                f"{evaluate}: heldout.json and {number}shot/scores.json are of different weights "
+                f"({heldout.model_digest[:12]}, {found.model_digest[:12]}); delete the folder and run again"
+            )
+    return RunResult(
+        run=run,
+        training=training,
+        timings=timings,
+        model_digest=heldout.model_digest,
+        heldout=heldout.overall,
+        domains=dict(heldout.domains),
+        tasks={number: found.tasks for number, found in scores.items()},
+        averages={number: found.average for number, found in scores.items()},
+    )
+
+
+def _read(path: Path, kind: type[AnyModel]) -> AnyModel:
+    return validate(kind, read_json(path), str(path))
+
+
+def group_by_seed(runs: Sequence[RunResult]) -> list[Group]:
+    """The runs, gathered over seeds, in the order in which the grid first names them."""
+    gathered: dict[tuple[FamilyName, str, Fraction], list[RunResult]] = {}
+    for result in runs:
+        gathered.setdefault((result.run.family, result.run.variant, result.run.data), []).append(result)
+    return [Group(*identity, tuple(members)) for identity, members in gathered.items()]
+
+
+def references(group: Group, runs: Sequence[RunResult], data: Fraction) -> list[RunResult] | None:
+    """For each run of the group, the baseline of the same family and seed at this data fraction.
+
+    None where the group is that baseline itself or the grid lacks one of them: a difference over other seeds
+    than the row's own would not be one of pairs.
+    """
+    if group.variant == BASELINE and group.data == data:
+        return None
+    baselines = {
+        result.run.seed: result
+        for result in runs
+        if (result.run.family, result.run.variant, result.run.data) == (group.family, BASELINE, data)
+    }
+    if not all(result.run.seed in baselines for result in group.results):
+        return None
+    return [baselines[result.run.seed] for result in group.results]
+
+
+def domains_of(runs: Sequence[RunResult]) -> list[str]:
+    """The held-out domains, in the order of the first run; an error unless every run has the same ones."""
+    first = runs[0]
+    for result in runs:
+        if set(result.domains) != set(first.domains):
+            raise DataeffError(
+                f"heldout.json of {result.run.name} has the domains {sorted(result.domains)}, that of "
+                f"{first.run.name} has {sorted(first.domains)}; evaluate both on one corpus"
+            )
+    return list(first.domains)

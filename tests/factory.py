@@ -1,0 +1,52 @@
+"""Specs and configurations that tests start from; each test states only its difference."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dataeff.study.specs import PlanSpec
+from dataeff.study.types import LearningRate, Run, Variant
+
+ROOT = Path(__file__).parents[1]
+
+SEQTRU = {"seqlen": {"apply": "truncate", "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8}}}
+SEQRES = {"seqlen": {"apply": "reshape", "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8}}}
+VOC = {"vocab_rarity": {"apply": "select", "pacing": {"start": 1, "end": 100, "over": "110000/286102", "root": 2}}}
+LTD = {"pacing": {"start": "1/16", "end": 1, "over": "200000/286102", "multiple_of": 16}}
+
+
+def paper_plan_spec(variant: dict[str, Any] | None = None, **changes: Any) -> PlanSpec:
+    """The GPT-3 1.3B run of the papers: 300B tokens, batch 512 x 2048, 24 layers."""
+    fields: dict[str, Any] = {
+        "run": Run(family="gpt", variant="test", data=Fraction(1), seed=1234),
+        "variant": Variant.model_validate(variant or {}),
+        "layers": 24,
+        "sequence_length": 2048,
+        "batch_size": 512,
+        "train_tokens": 300_000_000_000,
+        "learning_rate": LearningRate(peak=2e-4, minimum=1e-6, warmup_tokens=3_000_000_000),
+        "max_epochs": Fraction(4),
+    }
+    return PlanSpec(**{**fields, **changes})
+
+
+def small_plan_spec(variant: dict[str, Any] | None = None, **changes: Any) -> PlanSpec:
+    """A run of 40 nominal steps of 4 x 64 on 4 layers."""
+    fields: dict[str, Any] = {
+        "layers": 4,
+        "sequence_length": 64,
+        "batch_size": 4,
+        "train_tokens": 40 * 4 * 64,
+        "learning_rate": LearningRate(peak=1e-3, minimum=1e-5, warmup_tokens=1024),
+    }
+    return paper_plan_spec(variant, **{**fields, **changes})
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """config/config.yaml with keys replaced."""
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    return {**raw, **changes}

@@ -1,0 +1,309 @@
+"""Result folders as the stages leave them, made of formulas: what tables, figures and report are tested on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataeff import keyed
+from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Loss, Scores, TaskScore, write_scores
+from dataeff.files import canonical_digest, read_yaml, write_json, write_text
+from dataeff.provenance import Machine
+from dataeff.study.load import extend
+from dataeff.study.specs import GridSpec
+from dataeff.study.types import Model, Run, Task, Variant
+
+ROOT = Path(__file__).resolve().parents[1]
+FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
+HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
+DOMAINS = ["PubMed Abstracts", "Gutenberg (PG-19)", "Wikipedia (en)", "GitHub & <code>", "Legal_text", "Mathematics"]
+BYTES_PER_TOKEN = 3.1
+SOFTWARE = {"python": "3.11.2", "torch": "2.13.0", "deepspeed": "0.19.8", "transformers": "5.23.0"}
+MACHINE = Machine(cpu="A <test> processor", cores=2, gpu=None)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LENGTH, BATCH, NOMINAL_STEPS = 256, 8, 220
+TRAIN_TOKENS = LENGTH * BATCH * NOMINAL_STEPS
+
+
+def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | None = None) -> GridSpec:
+    """The core grid at a tiny scale; `variants` replaces the project's own (then all are run at 100% data)."""
+    if variants is None:
+        raw = read_yaml(ROOT / "config" / "variants" / "gpt.yaml")
+        variants = {name: Variant.model_validate(extend(raw, name, "variants")) for name in raw}
+        pairs = [(Fraction(1), name) for name in FULL] + [(Fraction(1, 2), name) for name in HALF]
+    else:
+        pairs = [(Fraction(1), name) for name in variants]
+    runs = [Run(family="gpt", variant=name, data=data, seed=seed) for data, name in pairs for seed in seeds]
+    tasks = {
+        "last_word": Task(kind="last_word", about="the last word of a passage, word for word"),
+        "word_order": Task(kind="word_order", about="the true order of the last words among shuffled ones"),
+    }
+    return GridSpec(
+        grid="core",
+        scale_name="tiny",
+        scale_about="a GPT-2 of 4 layers x 128 on package texts",
+        runs=runs,
+        variants={"gpt": variants},
+        train_tokens={"gpt": TRAIN_TOKENS},
+        models={"gpt": Model(layers=4, hidden=128, heads=4, sequence_length=LENGTH)},
+        shots=[0, 10],
+        tasks=tasks,
+    )
+
+
+def heldout_loss(run: Run) -> float:
+    """A made-up loss: more data helps, longer names of methods help a little, seeds differ."""
+    noise = keyed.generator(run.seed, f"loss of {run.variant}", round(run.data * 100)).normal(0, 0.01)
+    return round(5.0 - 0.3 * math.log2(float(run.data) * 2) - 0.012 * (len(run.variant) - 8) + noise, 5)
+
+
+def task_value(run: Run, task: str, shots: int) -> float:
+    noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(-6, 7)
+    return round({"last_word": 0.07, "word_order": 0.42}[task] + 0.001 * shots + 0.005 * int(noise), 4)
+
+
+def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[Path, Path, Path]:
+    """(results/{scale}, results/data/{corpus}/{tokenizer}, corpus.json), filled for every run of the grid."""
+    results, data = root / "results" / spec.scale_name, root / "results" / "data" / "packages" / "bpe4k"
+    for run in spec.runs:
+        _write_run(results, spec, run)
+    _write_difficulty(data, spec)
+    card = data.parent / "corpus.json"
+    write_json(card, corpus_card())
+    if benchmarks:
+        _write_benchmarks(results, data.parent, spec)
+    return results, data, card
+
+
+def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
+    steps = _steps(spec, run)
+    loss = heldout_loss(run)
+    plan, pretrain, evaluate = (results / stage / run.name for stage in ("plan", "pretrain", "evaluate"))
+    plan.mkdir(parents=True)
+    pq.write_table(pa.table(steps), plan / "steps.parquet")
+    count = len(steps["step"])
+    totals = {
+        "steps": count,
+        "raw_tokens": int(steps["raw_tokens"].sum()),
+        "effective_tokens": int(steps["effective_tokens"].sum()),
+        "epochs": round(count * BATCH / 2700, 6),
+    }
+    identity = {"spec_digest": canonical_digest(run.name), "plan_digest": canonical_digest([run.name, "plan"])}
+    write_json(
+        plan / "plan.json",
+        {
+            "run": run.name,
+            "spec_digest": canonical_digest([run.name, "plan spec"]),
+            **totals,
+            "nominal_steps": int(NOMINAL_STEPS * run.data),
+            "target_tokens": int(TRAIN_TOKENS * run.data),
+            "samples_in_corpus": 2700,
+            "peak_learning_rate": float(steps["learning_rate"].max()),
+            "digest": identity["plan_digest"],
+        },
+    )
+    write_text(pretrain / "metrics.jsonl", "".join(_metric_lines(steps, loss, run)))
+    made_with = {"software": SOFTWARE, "hardware": MACHINE.model_dump(), "commit": COMMIT}
+    record = {"run": run.model_dump(mode="json"), "name": run.name, **identity, "parameters": 1_318_912, **totals}
+    write_json(
+        pretrain / "run.json", {**record, "final_training_loss": loss - 0.1, "heldout_loss": loss, **made_with}
+    )
+    write_json(pretrain / "timings.json", _timings(run, totals))
+    _write_scores(evaluate, spec, run, loss, made_with)
+
+
+def training_seconds(run: Run) -> float:
+    return round(70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3)
+
+
+def _timings(run: Run, totals: dict[str, Any]) -> dict[str, Any]:
+    seconds = training_seconds(run)
+    return {
+        "training_seconds": seconds,
+        "steps_per_second": totals["steps"] / seconds,
+        "raw_tokens_per_second": totals["raw_tokens"] / seconds,
+        "effective_tokens_per_second": totals["effective_tokens"] / seconds,
+        "startup_seconds": 3.0,
+        "heldout_seconds": 4.0,
+        "checkpoint_seconds": 1.0,
+        "peak_memory_bytes": 900_000_000,
+        "resumes": 0,
+    }
+
+
+def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with: dict[str, Any]) -> None:
+    identity: dict[str, Any] = {
+        "run": run,
+        "name": run.name,
+        "spec_digest": canonical_digest("evaluate"),
+        "model_digest": canonical_digest([run.name, "weights"]),
+        **made_with,
+    }
+    domains = {}
+    for number, domain in enumerate(DOMAINS):
+        noise = keyed.generator(run.seed, f"{domain} of {run.variant}", round(run.data * 100)).normal(0, 0.02)
+        nats = round(loss + 0.15 * (number - 2.5) + noise, 5)
+        domains[domain] = DomainLoss(**_loss(nats, 10_000 + number), documents=20)
+    folder.mkdir(parents=True)
+    write_scores(
+        folder / "heldout.json", HeldoutScores(**identity, domains=domains, overall=Loss(**_loss(loss, 60_015)))
+    )
+    for shots in spec.shots:
+        tasks = {
+            name: TaskScore(
+                metric=task.metric,
+                value=task_value(run, name, shots),
+                standard_error=0.035,
+                items=200,
+                chance=0.25 if task.kind == "word_order" else 0.0,
+                task_version=1,
+                data_sha256=canonical_digest(name),
+                truncated_prompts=0,
+                about=task.about,
+            )
+            for name, task in spec.tasks.items()
+        }
+        average = sum(score.value for score in tasks.values()) / len(tasks)
+        (folder / f"{shots}shot").mkdir()
+        write_scores(folder / f"{shots}shot" / "scores.json", Scores(**identity, shots=shots, tasks=tasks, average=average))
+
+
+def _loss(nats: float, tokens: int) -> dict[str, Any]:
+    return {
+        "loss": nats,
+        "bits_per_byte": round(nats / math.log(2) / BYTES_PER_TOKEN, 6),
+        "tokens": tokens,
+        "bytes": round(tokens * BYTES_PER_TOKEN),
+    }
+
+
+def _steps(spec: GridSpec, run: Run) -> dict[str, np.ndarray]:
+    """A steps table in the plan's schema: the variant's own pacing, cut where the effective tokens are spent."""
+    variant, target = spec.variants[run.family][run.variant], int(TRAIN_TOKENS * run.data)
+    nominal = int(NOMINAL_STEPS * run.data)
+    step = np.arange(4 * nominal)
+    length = np.full(len(step), LENGTH)
+    if variant.length_curriculum:
+        length = _paced(variant.length_curriculum.pacing, step + 1, nominal, LENGTH)
+    kept = np.minimum(_paced(variant.token_drop.pacing, step, nominal, LENGTH), length) if variant.token_drop else length
+    reshaped = variant.length_curriculum is not None and variant.length_curriculum.apply == "reshape"
+    rows = BATCH * (LENGTH // length) if reshaped else np.full(len(step), BATCH)
+    effective = rows * ((length * 2 + kept * 2) // 4)
+    used = np.cumsum(effective) - effective < target
+    step, length, kept, rows, effective = (column[used] for column in (step, length, kept, rows, effective))
+    done = np.cumsum(effective)
+    peak = 1.5e-3 / (1.0 if variant.lr_scaling == "none" else float(run.data))
+    warm = 22_528 * float(run.data)
+    decay = 0.5 * (1 + np.cos(np.pi * np.clip((done - warm) / (target - warm), 0, 1)))
+    table = {
+        "step": step,
+        "sequence_length": length,
+        "kept_tokens": kept,
+        "samples": np.full(len(step), BATCH),
+        "rows": rows,
+        "raw_tokens": rows * length,
+        "effective_tokens": effective,
+        "cumulative_raw_tokens": np.cumsum(rows * length),
+        "cumulative_effective_tokens": done,
+        "learning_rate": np.where(done < warm, peak * done / warm, peak * decay),
+        "pool_size": np.full(len(step), 2700),
+    }
+    for metric, part in variant.selections.items():
+        table[f"{metric}_{part.by}"] = _paced(part.pacing, step + 1, nominal, 1)
+    return table
+
+
+def _paced(pacing: Any, step: np.ndarray, nominal: int, unit: int) -> np.ndarray:
+    fraction = np.minimum(step / max(1, round(float(pacing.over) * nominal)), 1) ** (1 / pacing.root)
+    start, end = float(pacing.start) * unit, float(pacing.end) * unit
+    value = np.floor(start + fraction * (end - start)).astype(int)
+    return np.maximum(value - value % pacing.multiple_of, pacing.multiple_of)
+
+
+def _metric_lines(steps: dict[str, np.ndarray], final: float, run: Run) -> list[str]:
+    count = len(steps["step"])
+    probes = {round(count * (part + 1) / 10) for part in range(10)}
+    lines = []
+    for index in range(count):
+        share = float(steps["cumulative_effective_tokens"][index] / steps["cumulative_effective_tokens"][-1])
+        loss = final + 3.2 * (1 - share) ** 2.5
+        row = {
+            "step": index + 1,
+            "loss": loss,
+            "learning_rate": float(steps["learning_rate"][index]),
+            "gradient_norm": 1.0,
+            "sequence_length": int(steps["sequence_length"][index]),
+            "kept_tokens": int(steps["kept_tokens"][index]),
+            "raw_tokens": int(steps["cumulative_raw_tokens"][index]),
+            "effective_tokens": int(steps["cumulative_effective_tokens"][index]),
+        }
+        if index + 1 in probes or index + 1 == count:
+            row["heldout_loss"] = loss
+        lines.append(json.dumps(row) + "\n")
+    return lines
+
+
+def _write_difficulty(data: Path, spec: GridSpec) -> None:
+    for family, variants in spec.variants.items():
+        for metric in sorted({metric for variant in variants.values() for metric in variant.selections}):
+            folder = data / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
+            folder.mkdir(parents=True)
+            random = keyed.generator(1, "difficulty")
+            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(np.int64)
+            np.save(folder / "value.npy", value)
+            np.save(folder / "order.npy", np.argsort(value, kind="stable"))
+            write_json(folder / "index.json", {"metric": metric, "samples": len(value)})
+
+
+def _write_benchmarks(results: Path, data: Path, spec: GridSpec) -> None:
+    head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    for run in spec.runs:
+        for stage, seconds, memory in (("plan", "1.5", "-"), ("pretrain", f"{training_seconds(run) + 8}", "910.5")):
+            line = f"{seconds}\t0:01:00\t{memory}\t3000\t700\t700\t10\t10\t99.0\t60.0\n"
+            write_text(results / "benchmarks" / stage / f"{run.name}.tsv", head + line)
+    for path in ("corpus/fetch/pubmed", "corpus/build", "tokens/bpe4k"):
+        write_text(data / "benchmarks" / f"{path}.tsv", head + "4.25\t0:00:04\t210.0\t1\t1\t1\t1\t1\t1\t1\n")
+
+
+def corpus_card() -> dict[str, Any]:
+    """A data card in the form that corpus.build gives it, one source a domain."""
+    size = {"documents": 1200, "bytes": 2_500_000}
+    held = {"documents": 60, "bytes": 120_000}
+    sources = {
+        f"source_{number}": {
+            "domain": domain,
+            "about": f"texts for {domain}",
+            "licence": "CC-BY-SA-4.0",
+            "stands_in_for": ["PubMed Abstracts", "PG-19", "Wikipedia", "GitHub", "FreeLaw", "DM Mathematics"][number],
+            "files": [{"name": f"package_{number}-1.0.whl", "bytes": 5_000_000, "sha256": canonical_digest(number)}],
+            "documents_read": 2000,
+            "stopped_early": number == 0,
+            "dropped": {"empty": 1, "short": 200, "not_utf8": 0, "duplicate": 30, "over_limit": 509},
+            "training": size,
+            "heldout": held,
+        }
+        for number, domain in enumerate(DOMAINS)
+    }
+    return {
+        "corpus": "packages",
+        "digest": canonical_digest("packages"),
+        "about": "six kinds of text from packages",
+        "seed": 1234,
+        "shards": 1,
+        "training": {"documents": 7200, "bytes": 15_000_000},
+        "heldout": {"documents": 360, "bytes": 720_000},
+        "domains": {
+            domain: {"slug": f"domain_{number}", "training": size, "heldout": held}
+            for number, domain in enumerate(DOMAINS)
+        },
+        "sources": sources,
+        "files": {"shards/00000.jsonl.zst": {"bytes": 5_000_000, "sha256": canonical_digest("shard")}},
+    }

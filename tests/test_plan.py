@@ -1,0 +1,158 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataeff.analyze.difficulty import DifficultyIndex
+from dataeff.errors import DataeffError
+from dataeff.plan import TrainingPlan, build_plan, effective_tokens, learning_rates, reshaped_rows, steps_table
+from dataeff.study.types import LearningRate, Run, Variant
+from tests.factory import LTD, SEQRES, SEQTRU, VOC, paper_plan_spec, small_plan_spec
+
+
+def index_of(values: np.ndarray) -> DifficultyIndex:
+    values = values.astype(np.int64)
+    return DifficultyIndex("vocab_rarity", values, np.argsort(values, kind="stable"))
+
+
+# Golden numbers of the papers' GPT-3 1.3B runs at 300B tokens (arXiv 2212.03597; Megatron-DeepSpeed f4157be).
+@pytest.mark.parametrize(
+    ("variant", "steps", "raw_billions"),
+    [
+        ({}, 286_103, 300.0),
+        ({"token_drop": LTD}, 372_789, 390.9),
+        ({"curriculum": SEQTRU}, 339_169, 300.0),
+        ({"curriculum": VOC}, 286_103, 300.0),
+        ({"curriculum": SEQTRU, "token_drop": LTD}, 377_264, 339.9),
+    ],
+)
+def test_paper_scale_steps(variant: dict, steps: int, raw_billions: float) -> None:
+    table = steps_table(paper_plan_spec(variant))
+    assert len(table) == steps
+    assert round(table["raw_tokens"].sum() / 1e9, 1) == raw_billions
+    consumed = table["cumulative_effective_tokens"]
+    assert consumed.iloc[-2] < 300_000_000_000 <= consumed.iloc[-1]
+
+
+def test_paper_scale_pacing() -> None:
+    table = steps_table(paper_plan_spec({"curriculum": {**SEQTRU, **VOC}, "token_drop": LTD}))
+    assert table["sequence_length"].iloc[[0, 110_000 - 1]].tolist() == [80, 2048]
+    assert table["sequence_length"].iloc[110_000 - 2] == 2040
+    assert table["kept_tokens"].iloc[200_000] == 2048
+    assert table["kept_tokens"].iloc[200_000 - 1] == 2032
+    assert table["vocab_rarity_percentile"].iloc[[0, 110_000 - 1]].tolist() == [1, 100]
+
+
+@pytest.mark.parametrize(("data", "peak"), [(1, 2e-4), (Fraction(2, 3), 3e-4), (Fraction(1, 2), 4e-4)])
+def test_paper_scale_learning_rate(data: Fraction, peak: float) -> None:
+    tokens = int(300_000_000_000 * data)
+    spec = paper_plan_spec(run=Run(family="gpt", variant="test", data=data, seed=1), train_tokens=tokens)
+    table = steps_table(spec)
+    rate = table["learning_rate"].to_numpy()
+    assert rate[0] == rate[1] == 0
+    assert rate[2] == pytest.approx(peak * 2**20 / 3e9)  # the tokens of step 0 alone
+    assert rate.max() == pytest.approx(peak, rel=1e-3)
+    assert rate[-1] == pytest.approx(1e-6, rel=1e-3)
+    half = int(np.searchsorted(table["cumulative_effective_tokens"], (3e9 + tokens) / 2)) + 2
+    assert rate[half] == pytest.approx((peak + 1e-6) / 2, rel=1e-3)  # cosine's middle
+
+
+def test_flat_learning_rate_keeps_the_peak() -> None:
+    run = Run(family="gpt", variant="test", data=Fraction(1, 2), seed=1)
+    spec = small_plan_spec({"lr_scaling": "none"}, run=run)
+    assert build_plan(spec, 1000, {}).facts["peak_learning_rate"] == 1e-3
+    scaled = small_plan_spec({}, run=run)
+    assert build_plan(scaled, 1000, {}).facts["peak_learning_rate"] == 2e-3
+
+
+def test_linear_decay_by_hand() -> None:
+    schedule = LearningRate(peak=1.0, minimum=0.1, warmup_tokens=20, decay="linear")
+    consumed = np.arange(10, 130, 10)
+    # seen:   0  0  10   20  30 ...: warm-up 10/20, then 1 - 0.9 * (seen - 20) / 80
+    assert learning_rates(schedule, 1.0, 100, consumed)[:5] == pytest.approx([0, 0, 0.5, 1.0, 1 - 0.9 / 8])
+    assert learning_rates(schedule, 1.0, 100, consumed)[-1] == pytest.approx(0.1)
+
+
+def test_effective_tokens_are_floored_per_row() -> None:
+    # 8 rows of 10 tokens, 3 of 4 layers keep 3: (10 * 1 + 3 * 3) // 4 = 4 a row
+    assert effective_tokens(np.array([8]), np.array([10]), np.array([3]), 4, 3)[0] == 32
+    assert effective_tokens(np.array([8]), np.array([10]), np.array([99]), 4, 3)[0] == 80
+
+
+def test_reshaped_rows_equal_the_published_tokens() -> None:
+    """s = 1504 at 512 samples of 2049: 962,560 tokens at micro-batch 8, 1,540,096 at 1, 1,049,792 at 512."""
+    length = np.array([1504])
+    tokens = {micro: int(reshaped_rows(micro, 2048, length)[0]) * (512 // micro) * 1504 for micro in (8, 1, 512)}
+    assert tokens == {8: 962_560, 1: 1_540_096, 512: 1_049_792}
+    assert reshaped_rows(512, 2048, np.array([2048]))[0] == 512
+
+
+def test_a_baseline_is_the_empty_curriculum() -> None:
+    plan = build_plan(small_plan_spec(), 1000, {})
+    assert plan.facts["steps"] == plan.facts["nominal_steps"] == 40
+    assert set(plan.steps["sequence_length"]) == set(plan.steps["kept_tokens"]) == {64}
+    assert set(plan.steps["pool_size"]) == {1000}
+
+
+def test_reshape_keeps_the_tokens_of_a_step() -> None:
+    table = steps_table(small_plan_spec({"curriculum": SEQRES}))
+    assert (table["raw_tokens"] > 0.75 * 4 * 64).all()
+    assert table["rows"].iloc[0] > 4
+
+
+def test_selected_samples_are_the_easy_ones_first() -> None:
+    values = np.random.default_rng(0).permutation(2000)
+    plan = build_plan(small_plan_spec({"curriculum": VOC}), 2000, {"vocab_rarity": index_of(values)})
+    for step, ids in enumerate(plan.order.iterate()):
+        assert values[ids].max() < plan.steps["pool_size"].iloc[step]
+    assert plan.steps["pool_size"].iloc[-1] == 2000
+
+
+def test_two_selecting_metrics_intersect() -> None:
+    random = np.random.default_rng(0)
+    values = {name: random.permutation(4000) for name in ("vocab_rarity", "other")}
+    part = {"apply": "select", "pacing": {"start": 20, "end": 100, "over": "1/2"}}
+    variant = Variant.model_validate({"curriculum": {"vocab_rarity": part, "other": part}})
+    indexes = {name: index_of(value) for name, value in values.items()}
+    plan = build_plan(small_plan_spec().model_copy(update={"variant": variant}), 4000, indexes)
+    assert plan.steps["pool_size"].iloc[0] == pytest.approx(4000 * 0.2 * 0.2, rel=0.3)
+    for step, ids in enumerate(plan.order.iterate()):
+        for name, value in values.items():
+            assert value[ids].max() < indexes[name].pool_size_at_percentile(int(plan.steps[f"{name}_percentile"].iloc[step]))
+
+
+def test_saved_and_loaded_a_plan_is_the_same(tmp_path: Path) -> None:
+    plan = build_plan(small_plan_spec({"token_drop": LTD}), 1000, {})
+    plan.save(tmp_path / "plan")
+    again = TrainingPlan.load(tmp_path / "plan")
+    assert again.steps.equals(plan.steps)
+    assert again.digest == plan.digest
+    assert (again.order.samples(7) == plan.order.samples(7)).all()
+
+
+def test_a_missing_plan_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataeffError, match=r"nowhere/steps.parquet: no such file; make it with `dataeff plan`"):
+        TrainingPlan.load(tmp_path / "nowhere")
+
+
+def test_a_corpus_that_is_too_small_says_how_often_it_would_repeat() -> None:
+    with pytest.raises(DataeffError, match=r"40 steps of 4 samples would read the corpus of 20 samples 8.0 times; max_epochs is 4"):
+        build_plan(small_plan_spec(), 20, {})
+
+
+def test_a_pool_smaller_than_a_batch_is_refused() -> None:
+    spec = small_plan_spec({"curriculum": VOC})
+    with pytest.raises(DataeffError, match=r"pool of the first step holds 3 samples, fewer than a batch of 4"):
+        build_plan(spec, 100, {"vocab_rarity": index_of(np.arange(100))})
+
+
+def test_an_index_of_other_samples_is_refused() -> None:
+    spec = small_plan_spec({"curriculum": VOC})
+    with pytest.raises(DataeffError, match="covers 100 samples, the corpus has 90"):
+        build_plan(spec, 90, {"vocab_rarity": index_of(np.arange(100))})
+
+
+def test_token_drop_needs_a_layer_between() -> None:
+    with pytest.raises(DataeffError, match=r"at least 3 layers are needed"):
+        steps_table(small_plan_spec({"token_drop": LTD}, layers=2))

@@ -1,0 +1,35 @@
+rule analyze_frequency:
+    input:
+        samples=f"{T}/{{item}}/samples/samples.json",
+    output:
+        f"{T}/{{item}}/analyze/frequency.npy",
+    params:
+        prefixes=TOKENS,
+    log:
+        f"{T}/{{item}}/logs/analyze_frequency.log",
+    benchmark:
+        f"{T}/{{item}}/benchmarks/analyze_frequency.tsv"
+    resources:
+        mem_mb=1500,
+    shell:
+        f"dataeff analyze frequency --samples {T}/{{wildcards.item}}/samples --tokens {{params.prefixes}}"
+        f" --tokenizer {T}/tokenizer --out {{output}} > {{log}} 2>&1"
+
+
+rule analyze:
+    input:
+        spec=f"{D}/specs/analyze-{study.scale.tokenizer}-{{item}}-{{metric}}.yaml",
+        frequency=rules.analyze_frequency.output,
+    output:
+        f"{T}/{{item}}/analyze/{{metric}}/index.json",
+    params:
+        prefixes=TOKENS,
+    log:
+        f"{T}/{{item}}/logs/analyze-{{metric}}.log",
+    benchmark:
+        f"{T}/{{item}}/benchmarks/analyze-{{metric}}.tsv"
+    resources:
+        mem_mb=1500,
+    shell:
+        f"dataeff analyze metric --spec {{input.spec}} --samples {T}/{{wildcards.item}}/samples --tokens {{params.prefixes}}"
+        f" --frequency {{input.frequency}} --out {T}/{{wildcards.item}}/analyze/{{wildcards.metric}} > {{log}} 2>&1"

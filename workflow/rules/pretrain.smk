@@ -1,0 +1,25 @@
+rule pretrain:
+    input:
+        spec=f"{S}/specs/pretrain/{{run}}.yaml",
+        plan=rules.plan.output,
+        samples=samples_of,
+        tokenizer=rules.tokens_train.output,
+        heldout=rules.corpus.output.heldout,
+    output:
+        multiext(f"{S}/pretrain/{{run}}/", "model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"),
+    params:
+        samples=lambda wildcards: Path(samples_of(wildcards)).parent,
+        prefixes=TOKENS,
+    log:
+        f"{S}/logs/pretrain/{{run}}.log",
+    benchmark:
+        f"{S}/benchmarks/pretrain/{{run}}.tsv"
+    threads: study.hardware.threads * study.hardware.processes
+    resources:
+        mem_mb=study.hardware.memory_mb * study.hardware.processes,
+        runtime=study.hardware.minutes,
+    shell:
+        f"dataeff pretrain --spec {{input.spec}} --plan {S}/plan/{{wildcards.run}} --samples {{params.samples}}"
+        f" --tokens {{params.prefixes}} --tokenizer {T}/tokenizer --heldout {D}/heldout"
+        f" --state {S}/state/{{wildcards.run}} --out {S}/pretrain/{{wildcards.run}}"
+        f" {study_of.hardware_options(study)} > {{log}} 2>&1"
