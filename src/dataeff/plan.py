@@ -310,7 +310,7 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
     plan = build_plan(spec, int(facts["samples"]), indexes)
     plan.save(out)
     epochs = plan.facts["epochs"]
-    repeats = f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.0%} of the corpus"
+    repeats = f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.1%} of the corpus"
     return (
         f"{spec.run.name}: {plan.facts['steps']} steps (nominal {plan.facts['nominal_steps']}), "
         f"{plan.facts['effective_tokens']:,} effective and {plan.facts['raw_tokens']:,} raw tokens, "

@@ -69,7 +69,7 @@ def _gpu() -> str | None:
 
 
 def _commit(project: Path) -> str | None:
-    """The checked-out commit, with `-dirty` where tracked files differ from it; None outside a git checkout."""
+    """The checked-out commit, with `-dirty` where tracked files differ from it; None outside a checkout."""
     if not (project / ".git").exists() or shutil.which("git") is None:
         return None
     return _output(

@@ -24,7 +24,7 @@ FILE = "some_texts-1.0-py3-none-any.whl"
 
 
 class Index(ThreadingHTTPServer):
-    """A package index with one file; `break_after` cuts each download off after so many bytes, `breaks` times."""
+    """A package index with one file; the first `breaks` downloads end after `break_after` bytes."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -150,7 +150,7 @@ def test_manifest_of_a_download(index: Index, tmp_path: Path) -> None:
 def test_npm_looks_the_tarball_up_by_version(index: Index, tmp_path: Path) -> None:
     npm = package(kind="npm", package="@me/texts")
     assert fetch_package(npm, tmp_path).read_bytes() == CONTENT
-    with pytest.raises(DataeffError, match=r"unknown version '2\.0'; known: 1\.0"):
+    with pytest.raises(DataeffError, match=r"texts 2\.0\): unknown version '2\.0'; did you mean '1\.0'"):
         fetch_package(package(kind="npm", package="@me/texts", version="2.0", sha256="0" * 64), tmp_path)
 
 

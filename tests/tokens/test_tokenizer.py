@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataeff.corpus.fetch import fetch
 from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
-from dataeff.files import MANIFEST, check_manifest, sha256_file
-from dataeff.study.specs import TokensSpec
-from dataeff.study.types import BpeTokenizer, Gpt2Tokenizer, PackageFetch
+from dataeff.files import MANIFEST, check_manifest
+from dataeff.study.specs import FetchSpec, TokensSpec
+from dataeff.study.types import BpeTokenizer, Gpt2Tokenizer, PackageFetch, PathFetch, Source
 from dataeff.tokens.tokenizer import END_OF_TEXT, Tokenizer, build_gpt2, load, train
 
 TEXTS = [
@@ -135,10 +136,16 @@ def package(folder: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    file = {"path": str(wheel), "name": wheel.name, "bytes": wheel.stat().st_size, "sha256": sha256_file(wheel)}
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"source": "words", "licence": "MIT", "url": None, "files": [file]}))
-    return manifest
+    source = Source(
+        domain="words",
+        about="a vocabulary",
+        licence="MIT",
+        stands_in_for="nothing",
+        fetch=PathFetch(kind="path", path=str(wheel)),
+        reader="plain",
+    )
+    fetch(FetchSpec(name="words", source=source), folder / "cache", folder / "manifest.json")
+    return folder / "manifest.json"
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +190,18 @@ def test_a_package_without_sound_files_is_refused(
     assert not (tmp_path / "gpt2").exists()
 
 
-def test_a_package_that_was_removed_is_refused(gpt2_files: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_package_that_is_no_longer_the_fetched_one_is_refused(
+    gpt2_files: dict[str, bytes], tmp_path: Path, removed: bool
+) -> None:
     manifest = package(tmp_path, gpt2_files)
-    (tmp_path / "words-1-py3-none-any.whl").unlink()
-    with pytest.raises(DataeffError, match="no such file.*fetch it again"):
+    wheel = tmp_path / "words-1-py3-none-any.whl"
+    if removed:
+        wheel.unlink()
+    else:
+        with zipfile.ZipFile(wheel, "a") as archive:
+            archive.writestr("more", b"")
+    with pytest.raises(DataeffError, match="missing, or not the file that .* fetch it again"):
         build_gpt2(manifest, tmp_path / "gpt2")
 
 

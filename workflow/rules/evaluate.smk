@@ -22,13 +22,13 @@ rule evaluate:
     input:
         spec=f"{S}/specs/evaluate/all.yaml",
         model=f"{S}/pretrain/{{run}}/run.json",
-        items=expand("{items}/manifest.json", items=ITEMS),
+        tasks=expand("{items}/manifest.json", items=ITEMS),
         heldout=rules.corpus.output.heldout,
     output:
         f"{S}/evaluate/{{run}}/heldout.json",
         expand(f"{S}/evaluate/{{{{run}}}}/{{shots}}shot/scores.json", shots=SHOTS),
     params:
-        items=ITEMS,
+        tasks=ITEMS,
     log:
         f"{S}/logs/evaluate/{{run}}.log",
     benchmark:
@@ -38,4 +38,4 @@ rule evaluate:
         mem_mb=2500,
     shell:
         f"dataeff evaluate run --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --heldout {D}/heldout"
-        f" --items {{params.items}} --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}} > {{log}} 2>&1"
+        f" --items {{params.tasks}} --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}} > {{log}} 2>&1"

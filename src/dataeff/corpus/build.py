@@ -26,14 +26,14 @@ from dataeff.corpus.fetch import FetchedFile, Manifest, read_manifest
 from dataeff.corpus.pool import Entry, Pool, cut_to_size, hold_out, shuffled
 from dataeff.corpus.readers import RawDocument, find_reader, unreadable
 from dataeff.corpus.shard import write_documents
-from dataeff.errors import DataeffError, unknown_name
+from dataeff.errors import DataeffError
 from dataeff.files import MANIFEST, atomic_directory, read_json, sha256_file, write_json, write_manifest
 from dataeff.study.specs import CorpusSpec
 from dataeff.study.types import Source
 
 POOL_FACTOR = 8
-"""A source is read from its beginning until it gave this many times `max_bytes_per_source`; the choice is made
-among that. So it is spread over all of a small source, and a huge one is not read to its end."""
+"""A source is read from its beginning until it gave this many times `max_bytes_per_source`; the choice is
+made among that. So it is spread over all of a small source, and a huge one is not read to its end."""
 PROGRESS_SECONDS = 5.0
 DROPPED = ("empty", "short", "not_utf8", "duplicate", "over_limit")
 
@@ -79,8 +79,9 @@ def _find_manifests(spec: CorpusSpec, paths: Sequence[Path]) -> dict[str, Manife
     found = {manifest.source: manifest for manifest in map(read_manifest, paths)}
     for name in spec.corpus.sources:
         if name not in found:
-            raise unknown_name(
-                "source", name, found, f"corpus {spec.name}: among the manifests given with --sources"
+            raise DataeffError(
+                f"corpus {spec.name}: no manifest of source '{name}' is among those given "
+                f"({', '.join(map(str, paths))}); fetch the source and add its manifest"
             )
         how = spec.sources[name].fetch
         for file in found[name].files:

@@ -1,8 +1,8 @@
 """The pool of clean documents that a corpus is chosen from, and the choice: cut to size, hold out, shuffle.
 
 Cleaned text waits in a spool file; memory holds only where each document lies there (about 0.3 kB each), so a
-corpus may be larger than memory. Choices are made by keyed permutation of blocks (readers.py says what a block
-is): the same documents and seed give the same choice.
+corpus may be larger than memory. Choices are made by keyed permutation of blocks (readers.py says what a
+block is): the same documents and seed give the same choice.
 """
 
 from __future__ import annotations

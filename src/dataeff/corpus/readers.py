@@ -2,8 +2,8 @@
 
 A reader knows where texts begin and end in its form and what in it is not text (markup, licence pages); it
 leaves cleaning to clean.py. A raw document carries a `block`: documents of a block are neighbours in one work
-(passages of a book, chapters), chosen and held out together. Otherwise the passages around a held-out one would
-be trained on. A new form is a function here and its name in READERS.
+(passages of a book, chapters), chosen and held out together. Otherwise the passages around a held-out one
+would be trained on. A new form is a function here and its name in READERS.
 """
 
 from __future__ import annotations

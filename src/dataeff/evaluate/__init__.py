@@ -25,7 +25,7 @@ from dataeff.study.specs import EvaluateSpec
 
 
 def run(spec: EvaluateSpec, model: Path, heldout: Path, items: list[Path], out: Path) -> None:
-    """Writes out/heldout.json and out/{k}shot/{scores.json,items.jsonl.zst}; `items` has one folder per task."""
+    """Writes out/heldout.json, out/{k}shot/{scores.json,items.jsonl.zst}; `items` has a folder per task."""
     started = time.monotonic()
     tasks = find_items(spec.tasks, items, max(spec.shots))
     opened = open_model(model, spec.batch_size)
@@ -38,8 +38,9 @@ def run(spec: EvaluateSpec, model: Path, heldout: Path, items: list[Path], out: 
         domains, overall = heldout_loss(opened, heldout, spec.heldout_bytes_per_domain, spec.batch_size)
         write_scores(folder / "heldout.json", HeldoutScores(**identity, domains=domains, overall=overall))
         print(
-            f"evaluate: held-out loss {overall.loss:.4f} nats per token, {overall.bits_per_byte:.4f} bits per byte, "
-            f"{len(domains)} domains, after {time.monotonic() - started:.0f} s",
+            f"evaluate: held-out loss {overall.loss:.4f} nats per token, "
+            f"{overall.bits_per_byte:.4f} bits per byte, {len(domains)} domains, "
+            f"after {time.monotonic() - started:.0f} s",
             flush=True,
         )
         if tasks:

@@ -24,12 +24,13 @@ def domain_files(heldout: Path) -> list[Path]:
 
 def read_documents(path: Path) -> Iterator[tuple[str, str]]:
     """(domain, text) of every document of one file, in file order; lines as in the Pile."""
-    number = 0
+    number = 1
     try:
         with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8", newline="\n"), start=1):
+            for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n"):
                 document = json.loads(line)
                 yield document["meta"]["pile_set_name"], document["text"]
+                number += 1
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         raise DataeffError(
             f"{path}: line {number} is no document of the form "

@@ -1,8 +1,8 @@
 """Scores of the items by lm-eval's own evaluator: each number of shots in turn, with one loaded model.
 
-Nothing of lm-eval is replaced, so its command line gives the same numbers from the same items folder. Only what
-it leaves silent is added: prompts longer than the context, which it cuts on the left, are counted, and values that
-are not finite are errors.
+Nothing of lm-eval is replaced, so its command line gives the same numbers from the same items folder. Only
+what it leaves silent is added: prompts longer than the context, which it cuts on the left, are counted, and
+values that are not finite are errors.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dataeff.files import MANIFEST, canonical_digest, check_manifest, read_json,
 from dataeff.study.types import Task
 
 SEED = 1234
-"""lm-eval's own default seed, given to each of its generators; it decides the few-shot examples of an item."""
+"""lm-eval's own default seed, given to each of its generators; it decides an item's few-shot examples."""
 
 
 @dataclass(frozen=True)
 class TaskItems:
-    """One task's checked items: the folder that holds {name}.yaml and {name}/, and the digest of those files."""
+    """One task's checked items: the folder that holds {name}.yaml and {name}/, and the digest of its data."""
 
     name: str
     task: Task
@@ -48,7 +48,7 @@ class ShotResult:
 
 
 def find_items(tasks: dict[str, Task], folders: list[Path], shots: int) -> dict[str, TaskItems]:
-    """The items of each task among the folders; errors where one is missing, damaged or made for another task."""
+    """Each task's items in the folders; errors where they are missing, damaged or made for another task."""
     found: dict[str, TaskItems] = {}
     for folder in folders:
         fault = check_manifest(folder) if folder.is_dir() else f"{folder}: no such folder"
@@ -90,7 +90,7 @@ def run_shots(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 
-    # Jobs that run at once each keep their own copy of the parsed items, and nothing is left in the home folder.
+    # Jobs that run at once parse the items into folders of their own; the home folder is left alone.
     with tempfile.TemporaryDirectory(prefix="dataeff-evaluate-") as scratch:
         for entry in items.values():
             _write_located(entry, Path(scratch))
@@ -100,7 +100,7 @@ def run_shots(
 
 
 def _write_located(entry: TaskItems, scratch: Path) -> None:
-    """A copy of the task's YAML whose data paths are absolute: the library takes relative ones from its own folder."""
+    """A copy of the task's YAML with absolute data paths: relative ones start at the working directory."""
     document = read_yaml(entry.folder / f"{entry.name}.yaml")
     files = document["dataset_kwargs"]["data_files"]
     located = {split: str((entry.folder / file).resolve()) for split, file in files.items()}
@@ -135,12 +135,12 @@ def _run(model: OpenModel, items: dict[str, TaskItems], manager: Any, shots: int
 
 
 def _record(model: OpenModel, name: str, sample: dict[str, Any]) -> dict[str, Any]:
-    """One item as it was scored: prompt length, the choices' log-likelihoods and what lm-eval made of them."""
+    """One item as scored: prompt, length, the choices' log-likelihoods and what lm-eval made of them."""
     loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
     if not all(map(math.isfinite, loglikelihoods)):
         raise DataeffError(
-            f"{model.folder}: item {sample['doc_id']} of '{name}' has log-likelihoods {loglikelihoods}; the weights are "
-            f"damaged or training diverged, see the run's metrics.jsonl"
+            f"{model.folder}: item {sample['doc_id']} of '{name}' has log-likelihoods {loglikelihoods}; "
+            f"the weights are damaged or training diverged, see the run's metrics.jsonl"
         )
     tokens = prompt_tokens(model.lm.tokenizer, sample["arguments"])
     document = sample["doc"]
@@ -161,8 +161,7 @@ def _record(model: OpenModel, name: str, sample: dict[str, Any]) -> dict[str, An
 
 
 def prompt_tokens(tokenizer: Any, arguments: list[tuple[str, str]]) -> int:
-    """Tokens of an item's longest context with its choice. The last one is only predicted, so a context's length
-    and one more fit."""
+    """Tokens of an item's longest context with its choice; the very last is only predicted, never read."""
     texts = [context + continuation for context, continuation in arguments]
     return max(
         len(tokens) for tokens in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]

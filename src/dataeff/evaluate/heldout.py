@@ -1,8 +1,8 @@
 """Held-out loss per domain: every byte of a fixed slice of the held-out text, predicted once.
 
-A document's first token is predicted from <|endoftext|>, the others from what came before them in the same window
-of the model's length. Windows do not overlap, so a token after a window's edge sees one token of the last window:
-the loss is that of the model as it was trained, on whole contexts, and needs one pass over the text.
+A document's first token is predicted from <|endoftext|>, the others from what came before them in the same
+window of the model's length. Windows do not overlap, so a token after a window's edge sees one token of the
+window before: the model is scored on contexts as it was trained on, in one pass over the text.
 
 Bits per byte does not depend on the tokenizer; nats per token does.
 """
@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ class Slice:
 class Window:
     """Up to a context's length of consecutive tokens: `inputs` predict `targets`, both of the same length."""
 
-    domain: str
     inputs: list[int]
     targets: list[int]
 
@@ -46,23 +46,19 @@ class Window:
 def heldout_loss(
     model: OpenModel, heldout: Path, bytes_per_domain: int, batch_size: int
 ) -> tuple[dict[str, DomainLoss], Loss]:
-    """Loss by domain, and over all of their tokens together, of the first `bytes_per_domain` bytes of each."""
+    """Loss by domain, and over all their tokens together, of the first `bytes_per_domain` bytes of each."""
     slices = [read_slice(path, bytes_per_domain) for path in domain_files(heldout)]
-    windows = [
-        window for part in slices for window in cut_windows(part, model.lm.tokenizer, model.sequence_length)
-    ]
-    nats = _score(model.lm, windows, batch_size)
+    groups = [list(cut_windows(part, model.lm.tokenizer, model.sequence_length)) for part in slices]
+    nats = iter(_score(model.lm, list(chain.from_iterable(groups)), batch_size))
     domains: dict[str, DomainLoss] = {}
     sums: dict[str, float] = {}
-    for part in slices:
-        total = math.fsum(
-            value for window, value in zip(windows, nats, strict=True) if window.domain == part.domain
-        )
-        tokens = sum(len(window.targets) for window in windows if window.domain == part.domain)
+    for part, windows in zip(slices, groups, strict=True):
+        total = math.fsum(islice(nats, len(windows)))
+        tokens = sum(len(window.targets) for window in windows)
         if not math.isfinite(total):
             raise DataeffError(
-                f"{model.folder}: the held-out loss on '{part.domain}' is {total}; the weights are damaged or training "
-                f"diverged, see the run's metrics.jsonl"
+                f"{model.folder}: the held-out loss on '{part.domain}' is {total}; the weights are damaged "
+                f"or training diverged, see the run's metrics.jsonl"
             )
         loss = _loss(total, tokens, part.bytes)
         sums[part.domain] = total
@@ -78,17 +74,21 @@ def _loss(nats: float, tokens: int, size: int) -> Loss:
 def read_slice(path: Path, limit: int) -> Slice:
     """Documents in file order up to `limit` bytes; the last one is cut there, between two characters."""
     texts: list[str] = []
-    domain, left = "", limit
+    domains: set[str] = set()
+    left = limit
     for domain, text in read_documents(path):
         kept = text.encode()[:left].decode(errors="ignore")
         left -= len(text.encode())
+        domains.add(domain)
         if kept:
             texts.append(kept)
         if left <= 0:
             break
-    if not texts:
-        raise DataeffError(f"{path}: no held-out text; make the corpus again")
-    return Slice(domain, texts)
+    if not texts or len(domains) > 1:
+        raise DataeffError(
+            f"{path}: one domain's text is needed, found {sorted(domains)}; make the corpus again"
+        )
+    return Slice(domains.pop(), texts)
 
 
 def cut_windows(part: Slice, tokenizer: Any, length: int) -> Iterator[Window]:
@@ -96,12 +96,12 @@ def cut_windows(part: Slice, tokenizer: Any, length: int) -> Iterator[Window]:
     for tokens in tokenizer(part.texts, add_special_tokens=False, verbose=False)["input_ids"]:
         inputs = [tokenizer.eos_token_id, *tokens[:-1]]
         for start in range(0, len(tokens), length):
-            yield Window(part.domain, inputs[start : start + length], tokens[start : start + length])
+            yield Window(inputs[start : start + length], tokens[start : start + length])
 
 
 def _score(lm: Any, windows: list[Window], batch_size: int) -> list[float]:
-    """Summed loss in nats of each window. Windows of like length share a batch, so that little of it is padding;
-    padding stands on the right, where a causal model's earlier positions cannot see it."""
+    """Summed loss in nats of each window. Windows of like length share a batch, so that little of it is
+    padding; padding stands on the right, where a causal model's earlier positions cannot see it."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -128,7 +128,7 @@ def _score(lm: Any, windows: list[Window], batch_size: int) -> list[float]:
 
 
 def _window_loss(network: Any, hidden_SD: Any, targets_T: Any) -> float:
-    """One window at a time: a batch's logits (16 x 2,048 x 50,257 floats are 6.6 GB) would not fit in any cache."""
+    """Nats of one window: the logits of a whole batch (16 x 2,048 x 50,257 floats are 6.6 GB) never exist."""
     from torch.nn import functional
 
     logits_TV = network.get_output_embeddings()(hidden_SD[: len(targets_T)]).float()

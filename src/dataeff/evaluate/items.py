@@ -1,9 +1,9 @@
-"""Multiple-choice items made from held-out text, as lm-eval tasks: a YAML, the items and the few-shot examples.
+"""Multiple-choice items made from held-out text, as lm-eval tasks: a YAML, the items, the few-shot examples.
 
-The corpora of small scales come without evaluation sets, so the probes are cut from the text that was held out.
-`last_word`: a short sentence less its last word, and candidate words of about the same frequency. `word_order`: a
-short sentence and reorderings of its own words, so that no candidate is longer or rarer than another. They rank
-models trained on one corpus; their values mean nothing beside those of published tasks.
+The corpora of small scales come without evaluation sets, so the probes are cut from the text that was held
+out. `last_word`: a short sentence less its last word, and candidate words of about the same frequency.
+`word_order`: a short sentence and reorderings of its own words, so that no candidate is longer or rarer than
+another. They rank models trained on one corpus; their values mean nothing beside those of published tasks.
 
 Everything is keyed by the task's seed. Few-shot examples come from documents that give no test item.
 """
@@ -77,7 +77,7 @@ class Domain:
 def build(spec: ItemsSpec, heldout: Path, out: Path) -> None:
     """Writes out/{task}.yaml, out/{task}/{test,fewshot}.jsonl and a manifest for every task of the spec.
 
-    The paths in the YAML are relative to `out`: `lm_eval --include_path .` works from inside it, wherever it lies.
+    The paths in the YAML are relative to `out`: `lm_eval run --include_path .` works inside it, wherever it is.
     """
     with atomic_directory(out) as folder:
         for name, task in spec.tasks.items():
@@ -131,8 +131,8 @@ def make_items(name: str, task: Task, heldout: Path) -> tuple[list[Item], list[I
     for split, items in zip(("test items", "few-shot examples"), made, strict=True):
         if not items:
             raise DataeffError(
-                f"tasks.{name}: no {split} in {heldout}: no sentences of {task.words[0]} to {task.words[1]} plain words; "
-                f"hold out more text, or widen tasks.{name}.words"
+                f"tasks.{name}: no {split} in {heldout}: no sentences of {task.words[0]} to "
+                f"{task.words[1]} plain words; hold out more text, or widen tasks.{name}.words"
             )
     return made[0], made[1]
 
@@ -221,7 +221,7 @@ def _items(
 def last_word_choices(
     sentence: Sentence, domain: Domain, choices: int, random: np.random.Generator
 ) -> tuple[str, str, list[str]]:
-    """(context, real last word, others): the others end other sentences and are the nearest in frequency class."""
+    """(context, real last word, others): the others end other sentences, in the nearest frequency classes."""
     real = sentence.words[-1]
     others = [word for word in domain.last_words if word != real]
     shuffled = [others[position] for position in random.permutation(len(others))]
@@ -234,7 +234,7 @@ def last_word_choices(
 def word_order_choices(
     sentence: Sentence, domain: Domain, choices: int, random: np.random.Generator
 ) -> tuple[str, str, list[str]]:
-    """(first word, the rest as written, other orders of the rest), all different; the full stop stays last."""
+    """(first word, the rest as written, other orders of it), all different; the full stop stays last."""
     rest = sentence.words[1:]
     orders = {rest: None}
     # A sentence of few or repeated words may not have enough different orders; 50 draws find them if it has.

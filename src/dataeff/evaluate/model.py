@@ -1,7 +1,7 @@
-"""A finished run's folder, opened once with lm-eval's own `hf` model and checked by name before anything is scored.
+"""A finished run's folder, opened once with lm-eval's own `hf` model and checked before anything is scored.
 
-The library fills what a weights file lacks with fresh random numbers and lets a tokenizer name ids that the model
-does not have; either would be scored without a word. Here both are errors.
+The library fills what a weights file lacks with fresh random numbers and lets a tokenizer name ids that the
+model does not have; either would be scored without a word. Here both are errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataeff.study.types import Frozen, Run
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "run.json")
 PAD_VOCABULARY_TO = 128
-"""The embedding has its rows padded to a multiple of this, so it may be that much larger than the tokenizer."""
+"""The embedding's rows are padded to a multiple of this, so they may outnumber the tokenizer's entries."""
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -41,7 +41,7 @@ class RunName(Frozen):
 
 @dataclass(frozen=True)
 class OpenModel:
-    """An opened run: `lm` is lm_eval.models.huggingface.HFLM in float32, its network in eval mode on `lm.device`."""
+    """An opened run: `lm` is lm-eval's HFLM in float32, its network in eval mode on `lm.device`."""
 
     folder: Path
     run: Run
@@ -54,8 +54,8 @@ class OpenModel:
 def open_model(folder: Path, batch_size: int) -> OpenModel:
     """Opens a run's Hugging Face folder on the graphics card if there is one, else on the CPU.
 
-    Raises DataeffError where the folder is missing, lacks a file or weights, cannot be read, or its tokenizer is
-    not the one of its model.
+    Raises DataeffError where the folder is missing, lacks a file or weights, cannot be read, or its tokenizer
+    is not the one of its model.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -78,7 +78,7 @@ def open_model(folder: Path, batch_size: int) -> OpenModel:
 
 
 def _load(folder: Path, batch_size: int) -> Any:
-    # The libraries read these when they are imported; nothing is ever fetched, and bars print every few seconds.
+    # The libraries read these when they are imported; nothing is fetched, and bars print every few seconds.
     os.environ.update(OFFLINE)
     import torch
     from lm_eval.models.huggingface import HFLM
@@ -99,7 +99,8 @@ def _load(folder: Path, batch_size: int) -> Any:
         # Whatever the libraries raise for a damaged file (a dozen types), the remedy is the same.
         reason = str(error).strip().split("\n")[0]
         raise DataeffError(
-            f"{folder}: cannot be opened ({type(error).__name__}: {reason}); delete the folder and run `pretrain` again"
+            f"{folder}: cannot be opened ({type(error).__name__}: {reason}); "
+            f"delete the folder and run `pretrain` again"
         ) from error
 
 
@@ -121,7 +122,7 @@ def _check_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
     size = len(tokenizer)
     if not size <= rows <= -(-size // PAD_VOCABULARY_TO) * PAD_VOCABULARY_TO:
         raise DataeffError(
-            f"{folder}: its tokenizer has {size} tokens but its model {rows}; the two are of different vocabularies, "
+            f"{folder}: its tokenizer has {size} tokens but its model {rows}: different vocabularies; "
             f"put the tokenizer that the model was trained with into the folder"
         )
     if tokenizer.eos_token_id is None:

@@ -11,11 +11,9 @@ from typing import Literal, TypeVar
 from pydantic import ConfigDict, Field
 
 from dataeff.files import read_json, write_json
-from dataeff.provenance import Machine, Provenance
+from dataeff.provenance import Machine
 from dataeff.study.load import validate
 from dataeff.study.types import Frozen, Run, Sha256
-
-SCHEMA = 1
 
 Result = TypeVar("Result", bound="Identity")
 
@@ -25,7 +23,7 @@ class Identity(Frozen):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     run: Run
     name: str
     spec_digest: Sha256
@@ -107,7 +105,6 @@ __all__ = [
     "HeldoutScores",
     "Identity",
     "Loss",
-    "Provenance",
     "Scores",
     "TaskScore",
     "read_heldout",

@@ -98,7 +98,18 @@ def make_engine(model: nn.Module, spec: PretrainSpec, hardware: Hardware, ranks:
             config=engine_config(spec, hardware, ranks.world_size),
             dist_init_required=None,
         )
+    if hardware.zero_stage == 0 and spec.precision == "fp32":
+        _keep_gradient_norm(engine, model, spec.adam.clip)
     return engine
+
+
+def _keep_gradient_norm(engine: Any, model: nn.Module, clip: float) -> None:
+    """In plain fp32 the engine clips without telling the norm that it clipped by; every other mode tells it."""
+
+    def clip_and_keep() -> None:
+        engine._global_grad_norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
+
+    engine.clip_fp32_gradients = clip_and_keep
 
 
 def compile_communication() -> None:

@@ -224,6 +224,9 @@ class Trainer:
         )
 
     def _export(self, out: Path, metrics: Log | None, timings: Log | None, startup_seconds: float) -> None:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
         weights = self._weights()
         if metrics is not None and timings is not None:
             with atomic_directory(out) as temporary:
@@ -261,7 +264,7 @@ class Trainer:
             "epochs": self.plan.facts["epochs"],
             "final_training_loss": sum(row["loss"] for row in tail) / len(tail),
             "heldout_loss": metrics.rows[-1]["heldout_loss"],
-            **provenance(),
+            **provenance().model_dump(mode="json"),
         }
 
     def _timings(self, timings: Log, startup_seconds: float) -> dict[str, Any]:

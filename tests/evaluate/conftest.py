@@ -1,0 +1,97 @@
+"""Held-out prose (Python's own reference manual, as pydoc ships it), a BPE of 4,096 and untrained models of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import zstandard
+
+from dataeff.files import read_yaml
+from dataeff.study.load import TasksFile, validate
+from dataeff.study.specs import EvaluateSpec, ItemsSpec
+from dataeff.study.types import Task
+
+ROOT = Path(__file__).resolve().parents[2]
+END = "<|endoftext|>"
+DOMAINS = {"language": "Language Reference", "library": "Library (prose)", "github": "Github"}
+
+
+def write_domain(path: Path, domain: str, texts: list[str]) -> None:
+    lines = "".join(json.dumps({"text": text, "meta": {"pile_set_name": domain}}) + "\n" for text in texts)
+    path.write_bytes(zstandard.compress(lines.encode()))
+
+
+@pytest.fixture(scope="session")
+def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two domains of prose and one of code whose docstrings hold sentences too."""
+    folder = tmp_path_factory.mktemp("heldout")
+    texts = [topics[name].strip() for name in sorted(topics)]
+    write_domain(folder / "language.jsonl.zst", DOMAINS["language"], texts[0::2])
+    write_domain(folder / "library.jsonl.zst", DOMAINS["library"], texts[1::2])
+    code = '"""The code is never an item here."""\n\nprint("größer als 7 → ok")\n'
+    write_domain(folder / "github.jsonl.zst", DOMAINS["github"], [code * 20, code])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tasks() -> dict[str, Task]:
+    path = ROOT / "config" / "tasks.yaml"
+    return validate(TasksFile, read_yaml(path), str(path)).tasks
+
+
+@pytest.fixture(scope="session")
+def items(heldout: Path, tasks: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One folder of items per task of config/tasks.yaml."""
+    from dataeff.evaluate.items import build
+
+    root = tmp_path_factory.mktemp("items")
+    for name, task in tasks.items():
+        build(ItemsSpec(tasks={name: task}), heldout, root / name)
+    return [root / name for name in tasks]
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes an untrained GPT-2 with its tokenizer and run.json; `vocabulary` and `positions` may be set."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, set_seed
+
+    bpe: Any = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([topics[name] for name in sorted(topics)], trainer)
+
+    def make(name: str, vocabulary: int = 4096, positions: int = 256) -> Path:
+        folder = tmp_path_factory.mktemp("models") / name
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END, unk_token=END)
+        tokenizer.save_pretrained(folder)
+        set_seed(1)
+        sizes = {"n_positions": positions, "n_embd": 32, "n_layer": 2, "n_head": 2}
+        config = GPT2Config(
+            vocab_size=vocabulary, **sizes, bos_token_id=0, eos_token_id=0, initializer_range=0.3
+        )
+        GPT2LMHeadModel(config).save_pretrained(folder)
+        run = {"family": "gpt", "variant": "baseline", "data": "1/2", "seed": 7}
+        (folder / "run.json").write_text(json.dumps({"run": run, "name": "gpt-baseline-50-s7", "steps": 3}))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: Callable[..., Path]) -> Path:
+    return make_model("model")
+
+
+@pytest.fixture(scope="session")
+def spec(tasks: dict[str, Task]) -> EvaluateSpec:
+    return EvaluateSpec(tasks=tasks, shots=[0, 2], items=12, heldout_bytes_per_domain=5000, batch_size=4)
