@@ -22,7 +22,7 @@ wildcard_constraints:
     run="|".join(study_of.names(study.runs)),
     grid="|".join(study.grids),
     item=r"[a-z]+-\d+",
-    source="|".join(study.sources),
+    source="|".join([*study.sources, f"tokenizer_{study.scale.tokenizer}"]),
     metric=r"[a-z0-9_]+",
 
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dataeff.study.load import Study, load_study
 from dataeff.study.specs import PlanSpec
 from dataeff.study.types import LearningRate, Run, Variant
 
 ROOT = Path(__file__).parents[1]
 
-SEQTRU = {"seqlen": {"apply": "truncate", "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8}}}
-SEQRES = {"seqlen": {"apply": "reshape", "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8}}}
-VOC = {"vocab_rarity": {"apply": "select", "pacing": {"start": 1, "end": 100, "over": "110000/286102", "root": 2}}}
+SEQTRU = {
+    "seqlen": {
+        "apply": "truncate",
+        "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8},
+    }
+}
+SEQRES = {
+    "seqlen": {
+        "apply": "reshape",
+        "pacing": {"start": "5/128", "end": 1, "over": "110000/286102", "multiple_of": 8},
+    }
+}
+VOC = {
+    "vocab_rarity": {
+        "apply": "select",
+        "pacing": {"start": 1, "end": 100, "over": "110000/286102", "root": 2},
+    }
+}
 LTD = {"pacing": {"start": "1/16", "end": 1, "over": "200000/286102", "multiple_of": 16}}
 
 
@@ -50,3 +67,37 @@ def config(**changes: Any) -> dict[str, Any]:
     """config/config.yaml with keys replaced."""
     raw: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     return {**raw, **changes}
+
+
+def own_variant(variant: dict[str, Any] | None, data: list[Any] | None = None) -> dict[str, Any]:
+    """A configuration whose only runs are of one variant of its own, named `mine`."""
+    entry: dict[str, Any] = {"family": "gpt", "variants": ["mine"]}
+    grids = {"core": [entry if data is None else {**entry, "data": data}]}
+    return config(scale="smoke", variants={"gpt": {"mine": variant}}, grids=grids)
+
+
+def own_scale(**changes: Any) -> dict[str, Any]:
+    """A configuration at a scale of its own, `mine`: smoke with keys replaced."""
+    return config(scale="mine", scales={"mine": {"about": "a test's", "extends": "smoke", **changes}})
+
+
+def path_source(path: Path, **changes: Any) -> dict[str, Any]:
+    """A source of local text files."""
+    about = {"about": "made up", "licence": "CC0", "stands_in_for": "nothing"}
+    fetch = {"kind": "path", "path": str(path)}
+    return {"domain": "Made up", **about, "fetch": fetch, "reader": "text", **changes}
+
+
+def edited_config(folder: Path, file: str = "", old: str = "", new: str = "") -> Path:
+    """A copy of config/ below `folder` with one text of one file replaced; the folder, to load a study from."""
+    shutil.copytree(ROOT / "config", folder / "config")
+    if file:
+        path = folder / "config" / file
+        text = path.read_text()
+        assert old in text, f"{file} does not hold {old!r}"
+        path.write_text(text.replace(old, new, 1))
+    return folder
+
+
+def load(raw: dict[str, Any] | None = None, root: Path = ROOT) -> Study:
+    return load_study(config(scale="smoke") if raw is None else raw, root)

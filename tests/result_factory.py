@@ -24,7 +24,14 @@ from dataeff.study.types import Model, Run, Task, Variant
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
 HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
-DOMAINS = ["PubMed Abstracts", "Gutenberg (PG-19)", "Wikipedia (en)", "GitHub & <code>", "Legal_text", "Mathematics"]
+DOMAINS = [
+    "PubMed Abstracts",
+    "Gutenberg (PG-19)",
+    "Wikipedia (en)",
+    "GitHub & <code>",
+    "Legal_text",
+    "Mathematics",
+]
 BYTES_PER_TOKEN = 3.1
 SOFTWARE = {"python": "3.11.2", "torch": "2.13.0", "deepspeed": "0.19.8", "transformers": "5.23.0"}
 MACHINE = Machine(cpu="A <test> processor", cores=2, gpu=None)
@@ -66,7 +73,9 @@ def heldout_loss(run: Run) -> float:
 
 
 def task_value(run: Run, task: str, shots: int) -> float:
-    noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(-6, 7)
+    noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(
+        -6, 7
+    )
     return round({"last_word": 0.07, "word_order": 0.42}[task] + 0.001 * shots + 0.005 * int(noise), 4)
 
 
@@ -96,7 +105,10 @@ def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
         "effective_tokens": int(steps["effective_tokens"].sum()),
         "epochs": round(count * BATCH / 2700, 6),
     }
-    identity = {"spec_digest": canonical_digest(run.name), "plan_digest": canonical_digest([run.name, "plan"])}
+    identity = {
+        "spec_digest": canonical_digest(run.name),
+        "plan_digest": canonical_digest([run.name, "plan"]),
+    }
     write_json(
         plan / "plan.json",
         {
@@ -112,16 +124,25 @@ def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
     )
     write_text(pretrain / "metrics.jsonl", "".join(_metric_lines(steps, loss, run)))
     made_with = {"software": SOFTWARE, "hardware": MACHINE.model_dump(), "commit": COMMIT}
-    record = {"run": run.model_dump(mode="json"), "name": run.name, **identity, "parameters": 1_318_912, **totals}
+    record = {
+        "run": run.model_dump(mode="json"),
+        "name": run.name,
+        **identity,
+        "parameters": 1_318_912,
+        **totals,
+    }
     write_json(
-        pretrain / "run.json", {**record, "final_training_loss": loss - 0.1, "heldout_loss": loss, **made_with}
+        pretrain / "run.json",
+        {**record, "final_training_loss": loss - 0.1, "heldout_loss": loss, **made_with},
     )
     write_json(pretrain / "timings.json", _timings(run, totals))
     _write_scores(evaluate, spec, run, loss, made_with)
 
 
 def training_seconds(run: Run) -> float:
-    return round(70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3)
+    return round(
+        70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3
+    )
 
 
 def _timings(run: Run, totals: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +175,8 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
         domains[domain] = DomainLoss(**_loss(nats, 10_000 + number), documents=20)
     folder.mkdir(parents=True)
     write_scores(
-        folder / "heldout.json", HeldoutScores(**identity, domains=domains, overall=Loss(**_loss(loss, 60_015)))
+        folder / "heldout.json",
+        HeldoutScores(**identity, domains=domains, overall=Loss(**_loss(loss, 60_015))),
     )
     for shots in spec.shots:
         tasks = {
@@ -173,7 +195,10 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
         }
         average = sum(score.value for score in tasks.values()) / len(tasks)
         (folder / f"{shots}shot").mkdir()
-        write_scores(folder / f"{shots}shot" / "scores.json", Scores(**identity, shots=shots, tasks=tasks, average=average))
+        write_scores(
+            folder / f"{shots}shot" / "scores.json",
+            Scores(**identity, shots=shots, tasks=tasks, average=average),
+        )
 
 
 def _loss(nats: float, tokens: int) -> dict[str, Any]:
@@ -193,7 +218,11 @@ def _steps(spec: GridSpec, run: Run) -> dict[str, np.ndarray]:
     length = np.full(len(step), LENGTH)
     if variant.length_curriculum:
         length = _paced(variant.length_curriculum.pacing, step + 1, nominal, LENGTH)
-    kept = np.minimum(_paced(variant.token_drop.pacing, step, nominal, LENGTH), length) if variant.token_drop else length
+    kept = (
+        np.minimum(_paced(variant.token_drop.pacing, step, nominal, LENGTH), length)
+        if variant.token_drop
+        else length
+    )
     reshaped = variant.length_curriculum is not None and variant.length_curriculum.apply == "reshape"
     rows = BATCH * (LENGTH // length) if reshaped else np.full(len(step), BATCH)
     effective = rows * ((length * 2 + kept * 2) // 4)
@@ -257,7 +286,9 @@ def _write_difficulty(data: Path, spec: GridSpec) -> None:
             folder = data / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
             folder.mkdir(parents=True)
             random = keyed.generator(1, "difficulty")
-            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(np.int64)
+            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(
+                np.int64
+            )
             np.save(folder / "value.npy", value)
             np.save(folder / "order.npy", np.argsort(value, kind="stable"))
             write_json(folder / "index.json", {"metric": metric, "samples": len(value)})
@@ -266,7 +297,10 @@ def _write_difficulty(data: Path, spec: GridSpec) -> None:
 def _write_benchmarks(results: Path, data: Path, spec: GridSpec) -> None:
     head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
     for run in spec.runs:
-        for stage, seconds, memory in (("plan", "1.5", "-"), ("pretrain", f"{training_seconds(run) + 8}", "910.5")):
+        for stage, seconds, memory in (
+            ("plan", "1.5", "-"),
+            ("pretrain", f"{training_seconds(run) + 8}", "910.5"),
+        ):
             line = f"{seconds}\t0:01:00\t{memory}\t3000\t700\t700\t10\t10\t99.0\t60.0\n"
             write_text(results / "benchmarks" / stage / f"{run.name}.tsv", head + line)
     for path in ("corpus/fetch/pubmed", "corpus/build", "tokens/bpe4k"):
@@ -282,8 +316,17 @@ def corpus_card() -> dict[str, Any]:
             "domain": domain,
             "about": f"texts for {domain}",
             "licence": "CC-BY-SA-4.0",
-            "stands_in_for": ["PubMed Abstracts", "PG-19", "Wikipedia", "GitHub", "FreeLaw", "DM Mathematics"][number],
-            "files": [{"name": f"package_{number}-1.0.whl", "bytes": 5_000_000, "sha256": canonical_digest(number)}],
+            "stands_in_for": [
+                "PubMed Abstracts",
+                "PG-19",
+                "Wikipedia",
+                "GitHub",
+                "FreeLaw",
+                "DM Mathematics",
+            ][number],
+            "files": [
+                {"name": f"package_{number}-1.0.whl", "bytes": 5_000_000, "sha256": canonical_digest(number)}
+            ],
             "documents_read": 2000,
             "stopped_early": number == 0,
             "dropped": {"empty": 1, "short": 200, "not_utf8": 0, "duplicate": 30, "over_limit": 509},

@@ -15,7 +15,9 @@ def growing(steps: int, first: int, last: int) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 16), st.integers(1, 50), st.integers(0, 300), st.integers(0, 2**32))
-def test_batches_are_full_within_the_pool_and_readable_at_once(steps: int, batch: int, first: int, more: int, seed: int) -> None:
+def test_batches_are_full_within_the_pool_and_readable_at_once(
+    steps: int, batch: int, first: int, more: int, seed: int
+) -> None:
     pools = growing(steps, first, first + more)
     admission = np.random.default_rng(seed).permutation(first + more + 5)
     order = SampleOrder.build(seed=seed, batch_size=batch, pool_sizes=pools, admission=admission)
@@ -34,7 +36,9 @@ def test_one_cluster_is_a_shuffled_pass_without_repeats_then_another() -> None:
 
 def test_resuming_beyond_a_stored_row_gives_the_same_order() -> None:
     steps = 2 * SPACING + 50
-    order = SampleOrder.build(seed=3, batch_size=4, pool_sizes=growing(steps, 50, 5000), admission=np.arange(5000)[::-1])
+    order = SampleOrder.build(
+        seed=3, batch_size=4, pool_sizes=growing(steps, 50, 5000), admission=np.arange(5000)[::-1]
+    )
     whole = dict(enumerate(order.iterate()))
     for step in (0, 1, SPACING - 1, SPACING, SPACING + 1, 2 * SPACING, steps - 1):
         assert (next(order.iterate(step)) == whole[step]).all()
@@ -50,13 +54,17 @@ def test_every_sample_of_a_pool_is_equally_likely() -> None:
 
 
 def test_the_order_depends_on_the_seed() -> None:
-    first, second = (SampleOrder.build(seed=s, batch_size=8, pool_sizes=np.full(5, 1000), admission=None) for s in (1, 2))
+    first, second = (
+        SampleOrder.build(seed=s, batch_size=8, pool_sizes=np.full(5, 1000), admission=None) for s in (1, 2)
+    )
     assert (first.samples(0) != second.samples(0)).any()
     assert first.digest != second.digest
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    order = SampleOrder.build(seed=7, batch_size=4, pool_sizes=growing(30, 8, 80), admission=np.arange(80)[::-1])
+    order = SampleOrder.build(
+        seed=7, batch_size=4, pool_sizes=growing(30, 8, 80), admission=np.arange(80)[::-1]
+    )
     order.save(tmp_path / "order.json")
     again = SampleOrder.load(tmp_path / "order.json")
     assert again.digest == order.digest

@@ -74,7 +74,7 @@ shapes = st.tuples(
 @settings(max_examples=150, deadline=None)
 def test_index_is_megatrons(shape: tuple[list[list[int]], int, int], rows: int) -> None:
     files, length, _ = shape
-    sizes = sum(files, [])
+    sizes = [size for file in files for size in file]
     order = np.random.default_rng(len(sizes)).permutation(len(sizes)).astype(np.int32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "_LOCATE_ROWS", rows)
@@ -88,7 +88,7 @@ def test_index_is_megatrons(shape: tuple[list[list[int]], int, int], rows: int) 
 def test_samples_cover_the_corpus(shape: tuple[list[list[int]], int, int]) -> None:
     sizes, length, seed = shape
     files = number_tokens(sizes)
-    documents = sum(files, [])
+    documents = [document for file in files for document in file]
     with TemporaryDirectory() as name:
         folder = Path(name)
         prefixes = write_files(folder, files)
@@ -251,6 +251,7 @@ def test_damaged_arrays_are_refused(corpus: tuple[list[Path], Path], part: str, 
         ("doc_idx", 2, -1),
         ("sample_idx", (0, 0), 5),
         ("sample_idx", (0, 0), -1),
+        ("sample_idx", (0, 1), 21),  # just past the longest document: later ones hold tokens enough
         ("sample_idx", (3, 1), 10_000),
         ("sample_idx", (3, 1), -1),
         ("shuffle_idx", 1, 7),

@@ -13,7 +13,14 @@ ROWS = torch.arange(3)
 def gpt2(layers: int = 4, dropout: float = 0.0) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=50, n_positions=32, n_embd=16, n_layer=layers, n_head=2, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout
+        vocab_size=50,
+        n_positions=32,
+        n_embd=16,
+        n_layer=layers,
+        n_head=2,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
     )
     return GPT2LMHeadModel(config).train()
 
@@ -24,7 +31,11 @@ def test_kept_positions_are_sorted_distinct_and_keyed() -> None:
     assert (kept.diff(dim=1) > 0).all()
     assert 0 <= kept.min() <= kept.max() < 32
     assert (kept == kept_positions(1, 5, ROWS, 2, 32, 8)).all()
-    for other in (kept_positions(2, 5, ROWS, 2, 32, 8), kept_positions(1, 6, ROWS, 2, 32, 8), kept_positions(1, 5, ROWS, 3, 32, 8)):
+    for other in (
+        kept_positions(2, 5, ROWS, 2, 32, 8),
+        kept_positions(1, 6, ROWS, 2, 32, 8),
+        kept_positions(1, 5, ROWS, 3, 32, 8),
+    ):
         assert (kept != other).any()
     assert (kept[0] != kept[1]).any()
 
@@ -104,14 +115,22 @@ def test_gradients_flow_to_dropped_tokens() -> None:
 def test_rotary_positions_of_kept_tokens_stay_theirs() -> None:
     """Dropping in a Llama equals running the layer on the kept tokens with their own position ids."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=32)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
     model = LlamaForCausalLM(config).train()
     plain = copy.deepcopy(model)
     drop = TokenDrop.attach(model, layers=[1], seed=1)
     drop.set_step(0, kept=8, rows_B=ROWS)
     seen = {}
     model.model.layers[1].self_attn.register_forward_hook(
-        lambda module, args, kwargs, output: seen.update(cos=kwargs["position_embeddings"][0]), with_kwargs=True
+        lambda module, args, kwargs, output: seen.update(cos=kwargs["position_embeddings"][0]),
+        with_kwargs=True,
     )
     model(torch.randint(0, 50, (3, 32)), use_cache=False)
     kept = kept_positions(1, 0, ROWS, 1, 32, 8)

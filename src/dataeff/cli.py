@@ -31,7 +31,17 @@ def tokens_train(args: argparse.Namespace) -> None:
     from dataeff.study.specs import TokensSpec, read_spec
     from dataeff.tokens import tokenizer
 
-    tokenizer.train(read_spec(args.spec, TokensSpec), args.shards, args.out)
+    spec = read_spec(args.spec, TokensSpec)
+    if spec.tokenizer.kind == "gpt2":
+        tokenizer.build_gpt2(_only(args.source, "--source"), args.out)
+    else:
+        tokenizer.train(spec, args.source, args.out)
+
+
+def _only(paths: list[Path], option: str) -> Path:
+    if len(paths) != 1:
+        raise DataeffError(f"{option}: one path is needed, {len(paths)} were given")
+    return paths[0]
 
 
 def tokens_encode(args: argparse.Namespace) -> None:
@@ -64,7 +74,11 @@ def plan(args: argparse.Namespace) -> None:
     from dataeff import plan as stage
     from dataeff.study.specs import PlanSpec, read_spec
 
-    print(stage.run(read_spec(args.spec, PlanSpec), args.samples, {path.name: path for path in args.index}, args.out))
+    print(
+        stage.run(
+            read_spec(args.spec, PlanSpec), args.samples, {path.name: path for path in args.index}, args.out
+        )
+    )
 
 
 def pretrain(args: argparse.Namespace) -> None:
@@ -99,7 +113,14 @@ def evaluate_run(args: argparse.Namespace) -> None:
     from dataeff import evaluate
     from dataeff.study.specs import EvaluateSpec, read_spec
 
-    evaluate.run(read_spec(args.spec, EvaluateSpec), args.model, args.heldout, args.items, args.out, threads=args.threads)
+    evaluate.run(
+        read_spec(args.spec, EvaluateSpec),
+        args.model,
+        args.heldout,
+        args.items,
+        args.out,
+        threads=args.threads,
+    )
 
 
 def tables(args: argparse.Namespace) -> None:
@@ -120,7 +141,9 @@ def report(args: argparse.Namespace) -> None:
     from dataeff import report as stage
     from dataeff.study.specs import GridSpec, read_spec
 
-    stage.build(read_spec(args.spec, GridSpec), args.results, args.corpus, args.tables, args.figures, args.out)
+    stage.build(
+        read_spec(args.spec, GridSpec), args.results, args.corpus, args.tables, args.figures, args.out
+    )
 
 
 def summary(args: argparse.Namespace) -> None:
@@ -151,7 +174,9 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         ("--state", "folder for resume checkpoints; removed when the run is done"),
     ):
         parser.add_argument(name, type=Path, required=True, help=what)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="prefixes of the .bin/.idx files")
+    parser.add_argument(
+        "--tokens", type=Path, nargs="+", required=True, help="prefixes of the .bin/.idx files"
+    )
     for name, default, what in (
         ("--processes", 1, "ranks on this machine"),
         ("--threads", 1, "CPU threads per rank"),
@@ -160,7 +185,9 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         ("--checkpoint-every", 50, "steps"),
         ("--heldout-points", 10, "how often the held-out probe is taken"),
     ):
-        parser.add_argument(name, type=int, default=default, help=f"{what} (default {default}); never changes the plan")
+        parser.add_argument(
+            name, type=int, default=default, help=f"{what} (default {default}); never changes the plan"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -168,7 +195,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dataeff", description=__doc__)
     commands = parser.add_subparsers(title="stages", required=True, metavar="STAGE")
 
-    def stage(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, command: Command) -> argparse.ArgumentParser:
+    def stage(
+        group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, command: Command
+    ) -> argparse.ArgumentParser:
         sub = group.add_parser(name, help=what, description=what)
         sub.set_defaults(command=command)
         return sub
@@ -181,43 +210,79 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     def group(name: str, what: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-        return commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="STEP")
+        return commands.add_parser(name, help=what, description=what).add_subparsers(
+            required=True, metavar="STEP"
+        )
 
     corpus = group("corpus", "text sources to shards and held-out documents")
-    options(stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out")
-    options(stage(corpus, "build", "clean, deduplicate, split, shard", corpus_build), "--spec", "--sources+", "--out")
+    options(
+        stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out"
+    )
+    options(
+        stage(corpus, "build", "clean, deduplicate, split, shard", corpus_build),
+        "--spec",
+        "--sources+",
+        "--out",
+    )
     tokens = group("tokens", "tokenizer and tokens")
-    options(stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--shards+", "--out")
-    options(stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out")
+    options(stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--source+", "--out")
+    options(
+        stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out"
+    )
     options(stage(commands, "samples", "the sample index", samples), "--spec", "--tokens+", "--out")
     analyze = group("analyze", "difficulty of every sample")
     options(
         stage(analyze, "frequency", "token frequencies over all samples", analyze_frequency),
-        "--samples", "--tokens+", "--tokenizer", "--out",
+        "--samples",
+        "--tokens+",
+        "--tokenizer",
+        "--out",
     )
     options(
         stage(analyze, "metric", "one metric to a difficulty index", analyze_metric),
-        "--spec", "--samples", "--tokens+", "--frequency", "--out",
+        "--spec",
+        "--samples",
+        "--tokens+",
+        "--frequency",
+        "--out",
     )
-    planning = options(stage(commands, "plan", "steps table and sample order of a run", plan), "--spec", "--samples", "--out")
-    planning.add_argument("--index", type=Path, nargs="*", default=[], help="difficulty index folders, named by metric")
+    planning = options(
+        stage(commands, "plan", "steps table and sample order of a run", plan), "--spec", "--samples", "--out"
+    )
+    planning.add_argument(
+        "--index", type=Path, nargs="*", default=[], help="difficulty index folders, named by metric"
+    )
     training = options(stage(commands, "pretrain", "train one run", pretrain), "--spec", "--out")
     _pretrain_options(training)
     evaluate = group("evaluate", "held-out loss and tasks")
-    options(stage(evaluate, "items", "task items from held-out text", evaluate_items), "--spec", "--heldout", "--out")
+    options(
+        stage(evaluate, "items", "task items from held-out text", evaluate_items),
+        "--spec",
+        "--heldout",
+        "--out",
+    )
     scoring = stage(evaluate, "run", "score one run", evaluate_run)
     options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
     scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     options(stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--out")
-    options(stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out")
+    options(
+        stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out"
+    )
     options(
         stage(commands, "report", "one self-contained page", report),
-        "--spec", "--results", "--corpus", "--tables", "--figures", "--out",
+        "--spec",
+        "--results",
+        "--corpus",
+        "--tables",
+        "--figures",
+        "--out",
     )
     short = options(stage(commands, "summary", "print a grid's result table", summary), "--results")
     short.add_argument("--grid", default="core")
     options(stage(commands, "schemas", "write the JSON schemas of config/", schemas), "--out")
-    launch = stage(commands, "run", "snakemake with its lock looked after; all arguments go to snakemake", run)
+    launch = stage(
+        commands, "run", "snakemake with its lock looked after; all arguments go to snakemake", run
+    )
     launch.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser
 

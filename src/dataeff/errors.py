@@ -14,5 +14,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str) -> Data
     """The error for a name that is not among the known ones, with the nearest known one suggested."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
     return DataeffError(f"{where}: unknown {kind} '{name}'; {hint}")

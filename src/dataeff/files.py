@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,20 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: dict[Any, yaml.Mark | None] = {}
+    seen: set[Hashable] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            continue  # construct_mapping says what is wrong with it
         if key in seen:
             raise DataeffError(f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}: key '{key}' is given twice")
-        seen[key] = key_node.start_mark
+        seen.add(key)
     return loader.construct_mapping(node, deep=deep)
 
 
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)  # type: ignore[type-var]
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
 def read_yaml(path: Path) -> Any:
@@ -127,7 +131,7 @@ def read_yaml(path: Path) -> Any:
             return yaml.load(stream, Loader=_UniqueKeys)
     except FileNotFoundError:
         raise DataeffError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataeffError(f"{path}: not YAML: {error}") from None
 
 
@@ -159,6 +163,13 @@ def check_manifest(folder: Path) -> str | None:
     """None if every file is as the folder's manifest says; otherwise what is wrong, in words."""
     if not (folder / MANIFEST).is_file():
         return f"{folder} has no {MANIFEST}"
+    try:
+        return _first_fault(folder)
+    except (DataeffError, LookupError, TypeError, AttributeError):
+        return f"{folder / MANIFEST} is damaged"
+
+
+def _first_fault(folder: Path) -> str | None:
     for name, fact in read_json(folder / MANIFEST)["files"].items():
         file = folder / name
         if not file.is_file():

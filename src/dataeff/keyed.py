@@ -35,14 +35,18 @@ def mix(value: Integers) -> Integers:
     return value ^ (value >> np.uint64(31))
 
 
-def permute(positions: NDArray[np.integer], size: int | NDArray[np.integer], keys: int | Integers) -> NDArray[np.int64]:
+def permute(
+    positions: NDArray[np.integer], size: int | NDArray[np.integer], keys: int | Integers
+) -> NDArray[np.int64]:
     """Images of `positions` under the keyed permutation of [0, size); all arguments broadcast.
 
     A balanced Feistel network over the smallest even number of bits that holds `size`, walked until the image
     falls below `size` (at most 4 walks on average, since the domain is less than 4 times `size`).
     """
     value, sizes, key_array = np.broadcast_arrays(
-        np.asarray(positions, dtype=np.uint64), np.asarray(size, dtype=np.uint64), np.asarray(keys, dtype=np.uint64)
+        np.asarray(positions, dtype=np.uint64),
+        np.asarray(size, dtype=np.uint64),
+        np.asarray(keys, dtype=np.uint64),
     )
     if value.size and bool((value >= sizes).any()):
         raise ValueError("a position lies outside the permutation's range")

@@ -27,11 +27,15 @@ def run_snakemake(arguments: Sequence[str]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DataeffError(f"{Path.cwd()}: another `dataeff run` is at work in this folder; let it end or stop it first") from None
+        raise DataeffError(
+            f"{Path.cwd()}: another `dataeff run` is at work in this folder; let it end or stop it first"
+        ) from None
     if any((folder / "locks").glob("*")):
         other = _living_snakemake()
         if other is not None:
-            raise DataeffError(f"{Path.cwd()}: snakemake runs here already as process {other}; let it end or stop it first")
+            raise DataeffError(
+                f"{Path.cwd()}: snakemake runs here already as process {other}; let it end or stop it first"
+            )
         print("A snakemake that was killed left its lock behind; removing it.", flush=True)
         subprocess.run([*_snakemake(), *arguments, "--unlock", "--quiet"], check=True)
     os.set_inheritable(lock, True)  # the lock lives as long as the snakemake that this process becomes

@@ -55,7 +55,15 @@ class SampleOrder:
             raise DataeffError("the first step's pool is empty: raise the curriculum's start")
         opens_at = np.flatnonzero(np.diff(pool_sizes, prepend=0) > 0).astype(np.int64)
         bounds = np.concatenate([[0], pool_sizes[opens_at]]).astype(np.int64)
-        order = cls(seed, batch_size, len(pool_sizes), bounds, opens_at, np.zeros((1, len(opens_at)), np.int64), admission)
+        order = cls(
+            seed,
+            batch_size,
+            len(pool_sizes),
+            bounds,
+            opens_at,
+            np.zeros((1, len(opens_at)), np.int64),
+            admission,
+        )
         return cls(**{**order.__dict__, "counts": order._cumulative()})
 
     def _cumulative(self) -> Ids:
@@ -108,7 +116,9 @@ class SampleOrder:
         count = before[cluster] + within
         sizes = np.diff(self.bounds)[cluster]
         passes = count // sizes
-        keys = np.array([_pass_key(self.seed, int(c), int(p)) for c, p in zip(cluster, passes, strict=True)], np.uint64)
+        keys = np.array(
+            [_pass_key(self.seed, int(c), int(p)) for c, p in zip(cluster, passes, strict=True)], np.uint64
+        )
         position = self.bounds[cluster] + keyed.permute(count % sizes, sizes, keys)
         return position if self.admission is None else np.asarray(self.admission[position], dtype=np.int64)
 

@@ -53,7 +53,9 @@ class TrainingPlan:
     @classmethod
     def load(cls, folder: Path) -> TrainingPlan:
         if not (folder / "steps.parquet").is_file():
-            raise DataeffError(f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)")
+            raise DataeffError(
+                f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)"
+            )
         import pandas as pd
 
         steps = pd.read_parquet(folder / "steps.parquet")
@@ -91,10 +93,13 @@ def effective_tokens(rows: Column, length: Column, kept: Column, layers: int, dr
     S is the curriculum's length, r the kept tokens where fewer than S, n of L layers drop. Floored per row.
     """
     r = np.minimum(kept, length)
-    return rows * ((length * (layers - dropping) + r * dropping) // layers)
+    tokens: Column = rows * ((length * (layers - dropping) + r * dropping) // layers)
+    return tokens
 
 
-def learning_rates(schedule: LearningRate, peak: float, total_tokens: int, consumed: Column) -> NDArray[np.float64]:
+def learning_rates(
+    schedule: LearningRate, peak: float, total_tokens: int, consumed: Column
+) -> NDArray[np.float64]:
     """Learning rate of each step; `consumed` is the cumulative effective tokens after each step.
 
     Warm-up and decay are functions of tokens. Upstream's scheduler steps before the step's tokens are counted, so
@@ -155,7 +160,8 @@ def steps_table(spec: PlanSpec) -> pd.DataFrame:
     """
     pacing = schedules(spec)
     dropping = len(dropped_layers(spec.variant, spec.layers))
-    shortest = effective_tokens(*(np.array([v]) for v in _shortest(spec, pacing)), spec.layers, dropping)[0]
+    rows, length, kept = _first_step(spec, pacing)
+    shortest = effective_tokens(rows, length, kept, spec.layers, dropping)[0]
     most_steps = math.ceil(spec.train_tokens / int(shortest))
     # A run is at most a few times its nominal steps; growing by doubling keeps memory near what is used.
     steps = min(most_steps, 2 * nominal_steps(spec) + 2)
@@ -175,10 +181,12 @@ def steps_table(spec: PlanSpec) -> pd.DataFrame:
     return table
 
 
-def _shortest(spec: PlanSpec, pacing: Mapping[str, PacingSchedule]) -> tuple[int, int, int]:
-    length = int(pacing["seqlen"].at(np.array([1]))[0]) if spec.variant.length_curriculum else spec.sequence_length
-    kept = int(pacing["token_drop"].at(np.array([0]))[0]) if "token_drop" in pacing else length
-    return spec.batch_size, length, min(kept, length)
+def _first_step(spec: PlanSpec, pacing: Mapping[str, PacingSchedule]) -> tuple[Column, Column, Column]:
+    """Rows, length and kept tokens of the first step, the one with the fewest effective tokens; each [1]."""
+    first = np.zeros(1, dtype=np.int64)
+    length = pacing["seqlen"].at(first + 1) if spec.variant.length_curriculum else first + spec.sequence_length
+    kept = pacing["token_drop"].at(first) if "token_drop" in pacing else length
+    return first + spec.batch_size, length, np.minimum(kept, length)
 
 
 def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, steps: int) -> pd.DataFrame:
@@ -243,7 +251,9 @@ def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyInd
 
 def _table_digest(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     columns = {name: canonical_digest(table[name].tolist()) for name in table.columns}
-    return canonical_digest({"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]})
+    return canonical_digest(
+        {"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]}
+    )
 
 
 def _pools(
@@ -306,11 +316,17 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
     indexes = {metric: DifficultyIndex.open(folder) for metric, folder in index_folders.items()}
     missing = sorted(set(spec.variant.selections) - set(indexes))
     if missing:
-        raise DataeffError(f"{spec.run.name}: no difficulty index for {', '.join(missing)}; run `dataeff analyze` for it")
+        raise DataeffError(
+            f"{spec.run.name}: no difficulty index for {', '.join(missing)}; run `dataeff analyze` for it"
+        )
     plan = build_plan(spec, int(facts["samples"]), indexes)
     plan.save(out)
     epochs = plan.facts["epochs"]
-    repeats = f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.1%} of the corpus"
+    repeats = (
+        f"reads the corpus {epochs:.2f} times: samples repeat"
+        if epochs > 1
+        else f"reads {epochs:.1%} of the corpus"
+    )
     return (
         f"{spec.run.name}: {plan.facts['steps']} steps (nominal {plan.facts['nominal_steps']}), "
         f"{plan.facts['effective_tokens']:,} effective and {plan.facts['raw_tokens']:,} raw tokens, "

@@ -72,9 +72,7 @@ def _commit(project: Path) -> str | None:
     """The checked-out commit, with `-dirty` where tracked files differ from it; None outside a checkout."""
     if not (project / ".git").exists() or shutil.which("git") is None:
         return None
-    return _output(
-        ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    )
+    return _output(["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
 
 
 def _output(command: list[str]) -> str | None:

@@ -46,8 +46,7 @@ def build(spec: SamplesSpec, prefixes: Sequence[Path], out: Path) -> None:
         )
     if len(sizes) > np.iinfo(np.int32).max:
         raise DataeffError(
-            f"{', '.join(map(str, prefixes))}: {len(sizes)} documents; Megatron counts at most 2**31 - 1: "
-            f"use fewer"
+            f"{', '.join(map(str, prefixes))}: {len(sizes)} documents; Megatron counts at most 2**31 - 1: use fewer"
         )
     random = np.random.RandomState(spec.seed)
     doc_idx = np.arange(len(sizes), dtype=np.int32)
@@ -78,14 +77,11 @@ def id_type(samples: int) -> type[np.integer[Any]]:
 
 def _describe(datasets: Sequence[IndexedDataset]) -> list[dict[str, Any]]:
     return [
-        {"name": dataset.prefix.name, "documents": len(dataset), "tokens": dataset.token_count}
-        for dataset in datasets
+        {"name": dataset.prefix.name, "documents": len(dataset), "tokens": dataset.token_count} for dataset in datasets
     ]
 
 
-def build_sample_idx(
-    sizes: NDArray[np.int32], doc_idx: NDArray[np.int32], sequence_length: int
-) -> NDArray[np.int32]:
+def build_sample_idx(sizes: NDArray[np.int32], doc_idx: NDArray[np.int32], sequence_length: int) -> NDArray[np.int32]:
     """[samples + 1, 2]: position in doc_idx and offset in that document of token i * sequence_length of the
     epoch.
 
@@ -121,9 +117,7 @@ class Samples:
             self._count = int(facts["samples"])
             described = facts["token_files"]
         except (KeyError, TypeError, ValueError):
-            raise DataeffError(
-                f"{self.folder / FACTS}: not the facts of a sample index; {_RUN_AGAIN}"
-            ) from None
+            raise DataeffError(f"{self.folder / FACTS}: not the facts of a sample index; {_RUN_AGAIN}") from None
         found = _describe(self._datasets)
         if described != found:
             raise DataeffError(
@@ -161,9 +155,7 @@ class Samples:
         tokens = np.empty((len(ids), self.sequence_length + 1), dtype=np.int64)
         first_document = 0
         for dataset, starts in zip(self._datasets, self._starts, strict=True):
-            if not _copy_tokens(
-                rows, self._doc_idx, self._sizes, dataset.tokens, starts, first_document, tokens
-            ):
+            if not _copy_tokens(rows, self._doc_idx, self._sizes, dataset.tokens, starts, first_document, tokens):
                 raise self._bad_entry()
             first_document += len(dataset)
         return tokens
@@ -190,9 +182,7 @@ def load_array(path: Path, shape: tuple[int | None, ...], kinds: str, remedy: st
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
-def _copy_tokens(
-    rows: Any, doc_idx: Any, sizes: Any, tokens: Any, starts: Any, first_document: int, out: Any
-) -> bool:
+def _copy_tokens(rows: Any, doc_idx: Any, sizes: Any, tokens: Any, starts: Any, first_document: int, out: Any) -> bool:
     """Fills in what one token file holds of each window; False if an entry points outside the documents.
 
     The walk over a window's documents is repeated for each file; it is short beside the copying.

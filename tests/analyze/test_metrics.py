@@ -15,7 +15,9 @@ from dataeff.errors import DataeffError
 BINS = 12
 
 tables = st.integers(1, 7).flatmap(
-    lambda length: st.lists(st.lists(st.integers(0, BINS - 1), min_size=length, max_size=length), min_size=1, max_size=9)
+    lambda length: st.lists(
+        st.lists(st.integers(0, BINS - 1), min_size=length, max_size=length), min_size=1, max_size=9
+    )
 )
 counts = st.lists(st.integers(0, 1000), min_size=BINS, max_size=BINS)
 
@@ -23,7 +25,7 @@ counts = st.lists(st.integers(0, 1000), min_size=BINS, max_size=BINS)
 @given(tables)
 @settings(max_examples=60, deadline=None)
 def test_counts(table: list[list[int]]) -> None:
-    flat = sum(table, [])
+    flat = [token for row in table for token in row]
     assert count_tokens(np.array(table), BINS).tolist() == [flat.count(token) for token in range(BINS)]
 
 

@@ -89,7 +89,7 @@ class Setup:
         paths = []
         for name, source in self.sources.items():
             paths.append(self.folder / f"{name}.json")
-            fetch(FetchSpec(name=name, source=source), self.folder / "cache", paths[-1])
+            fetch(FetchSpec.of(name, source), self.folder / "cache", paths[-1])
         return paths
 
     def build(self, out: str = "out", **changes: Any) -> Path:

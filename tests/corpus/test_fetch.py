@@ -121,7 +121,7 @@ def spec(how: PackageFetch | PathFetch, members: list[str] | None = None) -> Fet
         reader="text",
         members=members or [],
     )
-    return FetchSpec(name="mine", source=source)
+    return FetchSpec.of("mine", source)
 
 
 def cached(cache: Path) -> Path:

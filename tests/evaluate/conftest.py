@@ -1,8 +1,10 @@
-"""Held-out prose (Python's own reference manual, as pydoc ships it), a BPE of 4,096 and untrained models of it."""
+"""Held-out prose (Python's reference manual, as pydoc ships it), a BPE of 4,096 and untrained models."""
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -12,18 +14,36 @@ import pytest
 import zstandard
 
 from dataeff.files import read_yaml
-from dataeff.study.load import TasksFile, validate
+from dataeff.study.faults import validate
+from dataeff.study.load import TasksFile
 from dataeff.study.specs import EvaluateSpec, ItemsSpec
 from dataeff.study.types import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 END = "<|endoftext|>"
-DOMAINS = {"language": "Language Reference", "library": "Library (prose)", "github": "Github"}
 
 
-def write_domain(path: Path, domain: str, texts: list[str]) -> None:
+def _write_domain(path: Path, domain: str, texts: list[str]) -> None:
     lines = "".join(json.dumps({"text": text, "meta": {"pile_set_name": domain}}) + "\n" for text in texts)
     path.write_bytes(zstandard.compress(lines.encode()))
+
+
+@pytest.fixture(scope="session")
+def write_domain() -> Callable[[Path, str, list[str]], None]:
+    """Writes one domain's held-out file as the corpus stage does."""
+    return _write_domain
+
+
+@pytest.fixture
+def diverged(model: Path, tmp_path: Path) -> Path:
+    """A copy of the model with one weight that is not a number."""
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(model, tmp_path / "diverged"))
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +51,10 @@ def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two domains of prose and one of code whose docstrings hold sentences too."""
     folder = tmp_path_factory.mktemp("heldout")
     texts = [topics[name].strip() for name in sorted(topics)]
-    write_domain(folder / "language.jsonl.zst", DOMAINS["language"], texts[0::2])
-    write_domain(folder / "library.jsonl.zst", DOMAINS["library"], texts[1::2])
+    _write_domain(folder / "language.jsonl.zst", "Language Reference", texts[0::2])
+    _write_domain(folder / "library.jsonl.zst", "Library (prose)", texts[1::2])
     code = '"""The code is never an item here."""\n\nprint("größer als 7 → ok")\n'
-    write_domain(folder / "github.jsonl.zst", DOMAINS["github"], [code * 20, code])
+    _write_domain(folder / "github.jsonl.zst", "Github", [code * 20, code])
     return folder
 
 
@@ -65,9 +85,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=4096, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator([topics[name] for name in sorted(topics)], trainer)
 
     def make(name: str, vocabulary: int = 4096, positions: int = 256) -> Path:
@@ -76,9 +94,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         tokenizer.save_pretrained(folder)
         set_seed(1)
         sizes = {"n_positions": positions, "n_embd": 32, "n_layer": 2, "n_head": 2}
-        config = GPT2Config(
-            vocab_size=vocabulary, **sizes, bos_token_id=0, eos_token_id=0, initializer_range=0.3
-        )
+        config = GPT2Config(vocab_size=vocabulary, **sizes, bos_token_id=0, eos_token_id=0, initializer_range=0.3)
         GPT2LMHeadModel(config).save_pretrained(folder)
         run = {"family": "gpt", "variant": "baseline", "data": "1/2", "seed": 7}
         (folder / "run.json").write_text(json.dumps({"run": run, "name": "gpt-baseline-50-s7", "steps": 3}))

@@ -21,7 +21,9 @@ TEXTS = ["The first text.", "", "Another: wörld 漢字 <|endoftext|> !", "x", "
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_documents(folder / "00.jsonl", [Document(" ".join(f"The {n}th text of {n * n} words." for n in range(200)), "test")])
+    write_documents(
+        folder / "00.jsonl", [Document(" ".join(f"The {n}th text of {n * n} words." for n in range(200)), "test")]
+    )
     train(TokensSpec(tokenizer=BpeTokenizer(kind="bpe", vocab_size=300)), [folder / "00.jsonl"], folder / "bpe")
     return folder / "bpe"
 

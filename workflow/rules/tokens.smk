@@ -1,7 +1,11 @@
 rule tokens_train:
     input:
         spec=f"{D}/specs/tokens-{study.scale.tokenizer}.yaml",
-        shards=rules.corpus.output.shards,
+        source=(
+            f"{R}/data/sources/tokenizer_{study.scale.tokenizer}.json"
+            if study_of.fetches_tokenizer(study)
+            else rules.corpus.output.shards
+        ),
     output:
         f"{T}/tokenizer/tokenizer.json",
     log:
@@ -11,7 +15,7 @@ rule tokens_train:
     resources:
         mem_mb=2500,
     shell:
-        f"dataeff tokens train --spec {{input.spec}} --shards {{input.shards}} --out {T}/tokenizer > {{log}} 2>&1"
+        f"dataeff tokens train --spec {{input.spec}} --source {{input.source}} --out {T}/tokenizer > {{log}} 2>&1"
 
 
 rule tokens:

@@ -36,9 +36,7 @@ PART_TOKENS = 1 << 21
 _RUN_AGAIN = "run `dataeff analyze` again"
 
 
-def frequency(
-    samples: Path, tokens: Sequence[Path], tokenizer: Path, out: Path, threads: int | None = None
-) -> None:
+def frequency(samples: Path, tokens: Sequence[Path], tokenizer: Path, out: Path, threads: int | None = None) -> None:
     """Writes `out` (.npy): int64 [padded vocabulary + 1], how often each token id occurs in the samples.
 
     A token that ends one sample and begins the next counts for both, since both train on it.
@@ -71,9 +69,7 @@ def analyze(
         )
     counts = _load_frequency(frequency)
     values = np.empty(len(opened), dtype=np.int64)
-    parts = _map_parts(
-        opened, lambda part: metric.difficulty(part, counts), f"analyze {spec.metric}", threads
-    )
+    parts = _map_parts(opened, lambda part: metric.difficulty(part, counts), f"analyze {spec.metric}", threads)
     for first, part_values in parts:
         values[first : first + len(part_values)] = part_values
     order = np.argsort(values, kind="stable").astype(id_type(len(values)))
@@ -94,9 +90,7 @@ def analyze(
 def _load_frequency(path: Path) -> NDArray[np.int64]:
     counts = load_array(path, (None,), "i", "run `dataeff analyze frequency` again")
     if len(counts) == 0 or int(counts.min()) < 0:
-        raise DataeffError(
-            f"{path}: no counts of tokens (empty or negative); run `dataeff analyze frequency` again"
-        )
+        raise DataeffError(f"{path}: no counts of tokens (empty or negative); run `dataeff analyze frequency` again")
     return counts
 
 
@@ -141,17 +135,11 @@ class DifficultyIndex:
             metric, samples = str(facts["metric"]), int(facts["samples"])
             ends = int(facts["min"]), int(facts["max"])
         except (KeyError, TypeError, ValueError):
-            raise DataeffError(
-                f"{Path(folder) / FACTS}: not the facts of a difficulty index; {_RUN_AGAIN}"
-            ) from None
+            raise DataeffError(f"{Path(folder) / FACTS}: not the facts of a difficulty index; {_RUN_AGAIN}") from None
         values = load_array(Path(folder) / "value.npy", (samples,), "i", _RUN_AGAIN)
         order = load_array(Path(folder) / "order.npy", (samples,), "iu", _RUN_AGAIN)
         first_last = [int(order[0]), int(order[-1])] if samples else []
-        if (
-            not samples
-            or not all(0 <= id < samples for id in first_last)
-            or ends != tuple(values[first_last].tolist())
-        ):
+        if not samples or not all(0 <= id < samples for id in first_last) or ends != tuple(values[first_last].tolist()):
             raise DataeffError(
                 f"{folder}: value.npy and order.npy do not run from {ends[0]} to {ends[1]}; {_RUN_AGAIN}"
             )
@@ -170,6 +158,4 @@ class DifficultyIndex:
         """Number of samples of at most this difficulty: a binary search that reads a few entries of the
         arrays.
         """
-        return bisect_right(
-            range(len(self)), value, key=lambda position: int(self.values[self.order[position]])
-        )
+        return bisect_right(range(len(self)), value, key=lambda position: int(self.values[self.order[position]]))

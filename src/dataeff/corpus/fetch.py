@@ -62,15 +62,15 @@ class Manifest(Frozen):
 
 def fetch(spec: FetchSpec, cache: Path, out: Path) -> None:
     """Brings the source's files and writes their manifest to `out`."""
-    how = spec.source.fetch
+    how = spec.fetch
     if isinstance(how, PathFetch):
-        url, files = None, _local_files(spec.name, how, spec.source.members)
+        url, files = None, _local_files(spec.name, how, spec.members)
     else:
         path = fetch_package(how, cache).absolute()
         url = _without_credentials(_index_page(how))
         files = [FetchedFile(path=str(path), name=how.file, bytes=how.bytes, sha256=how.sha256)]
     folder = isinstance(how, PathFetch) and Path(how.path).is_dir()
-    manifest = Manifest(source=spec.name, licence=spec.source.licence, url=url, folder=folder, files=files)
+    manifest = Manifest(source=spec.name, licence=spec.licence, url=url, folder=folder, files=files)
     write_json(out, manifest.model_dump(mode="json"))
 
 

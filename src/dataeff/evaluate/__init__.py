@@ -24,11 +24,14 @@ from dataeff.provenance import provenance
 from dataeff.study.specs import EvaluateSpec
 
 
-def run(spec: EvaluateSpec, model: Path, heldout: Path, items: list[Path], out: Path) -> None:
-    """Writes out/heldout.json, out/{k}shot/{scores.json,items.jsonl.zst}; `items` has a folder per task."""
+def run(spec: EvaluateSpec, model: Path, heldout: Path, items: list[Path], out: Path, *, threads: int = 1) -> None:
+    """Writes out/heldout.json, out/{k}shot/{scores.json,items.jsonl.zst}; `items` has a folder per task.
+
+    `threads` of the CPU are used; it is no part of the spec, as it changes only the last digits of a loss.
+    """
     started = time.monotonic()
     tasks = find_items(spec.tasks, items, max(spec.shots))
-    opened = open_model(model, spec.batch_size)
+    opened = open_model(model, spec.batch_size, threads)
     print(
         f"evaluate: {opened.name} opened on {opened.lm.device} after {time.monotonic() - started:.0f} s",
         flush=True,

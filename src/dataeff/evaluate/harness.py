@@ -57,9 +57,7 @@ def find_items(tasks: dict[str, Task], folders: list[Path], shots: int) -> dict[
         for name, made_for in read_json(folder / MANIFEST)["tasks"].items():
             if name in tasks:
                 if made_for != tasks[name].model_dump(mode="json"):
-                    raise DataeffError(
-                        f"{folder}: its items were made for another '{name}'; make the items again"
-                    )
+                    raise DataeffError(f"{folder}: its items were made for another '{name}'; make the items again")
                 found[name] = _task_items(name, tasks[name], folder)
     for name in tasks:
         if name not in found:
@@ -77,15 +75,11 @@ def find_items(tasks: dict[str, Task], folders: list[Path], shots: int) -> dict[
 
 def _task_items(name: str, task: Task, folder: Path) -> TaskItems:
     files = read_json(folder / MANIFEST)["files"]
-    digest = canonical_digest(
-        {split: files[f"{name}/{split}.jsonl"]["sha256"] for split in ("test", "fewshot")}
-    )
+    digest = canonical_digest({split: files[f"{name}/{split}.jsonl"]["sha256"] for split in ("test", "fewshot")})
     return TaskItems(name, task, folder, read_yaml(folder / f"{name}.yaml")["metadata"]["version"], digest)
 
 
-def run_shots(
-    model: OpenModel, items: dict[str, TaskItems], shots: Iterable[int], limit: int
-) -> Iterator[ShotResult]:
+def run_shots(model: OpenModel, items: dict[str, TaskItems], shots: Iterable[int], limit: int) -> Iterator[ShotResult]:
     """The result at each number of shots, over the first `limit` items of every task."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
@@ -163,9 +157,7 @@ def _record(model: OpenModel, name: str, sample: dict[str, Any]) -> dict[str, An
 def prompt_tokens(tokenizer: Any, arguments: list[tuple[str, str]]) -> int:
     """Tokens of an item's longest context with its choice; the very last is only predicted, never read."""
     texts = [context + continuation for context, continuation in arguments]
-    return max(
-        len(tokens) for tokens in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    )
+    return max(len(tokens) for tokens in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _score(entry: TaskItems, result: dict[str, Any], records: list[dict[str, Any]]) -> TaskScore:

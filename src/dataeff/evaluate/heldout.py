@@ -85,9 +85,7 @@ def read_slice(path: Path, limit: int) -> Slice:
         if left <= 0:
             break
     if not texts or len(domains) > 1:
-        raise DataeffError(
-            f"{path}: one domain's text is needed, found {sorted(domains)}; make the corpus again"
-        )
+        raise DataeffError(f"{path}: one domain's text is needed, found {sorted(domains)}; make the corpus again")
     return Slice(domains.pop(), texts)
 
 
@@ -111,16 +109,10 @@ def _score(lm: Any, windows: list[Window], batch_size: int) -> list[float]:
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            inputs_BS = pad_sequence(
-                [torch.tensor(windows[index].inputs) for index in batch], batch_first=True
-            )
-            hidden_BSD = lm.model.base_model(
-                input_ids=inputs_BS.to(lm.device), use_cache=False
-            ).last_hidden_state
+            inputs_BS = pad_sequence([torch.tensor(windows[index].inputs) for index in batch], batch_first=True)
+            hidden_BSD = lm.model.base_model(input_ids=inputs_BS.to(lm.device), use_cache=False).last_hidden_state
             for index, hidden_SD in zip(batch, hidden_BSD, strict=True):
-                nats[index] = _window_loss(
-                    lm.model, hidden_SD, torch.tensor(windows[index].targets, device=lm.device)
-                )
+                nats[index] = _window_loss(lm.model, hidden_SD, torch.tensor(windows[index].targets, device=lm.device))
             if time.monotonic() - shown > 5:
                 shown = time.monotonic()
                 print(f"evaluate: held-out loss: {start + len(batch)} of {len(windows)} windows", flush=True)

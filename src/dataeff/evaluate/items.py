@@ -77,7 +77,7 @@ class Domain:
 def build(spec: ItemsSpec, heldout: Path, out: Path) -> None:
     """Writes out/{task}.yaml, out/{task}/{test,fewshot}.jsonl and a manifest for every task of the spec.
 
-    The paths in the YAML are relative to `out`: `lm_eval run --include_path .` works inside it, wherever it is.
+    The YAML's paths are relative to `out`: `lm_eval run --include_path .` works inside it, wherever it is.
     """
     with atomic_directory(out) as folder:
         for name, task in spec.tasks.items():
@@ -107,8 +107,7 @@ def task_yaml(name: str, task: Task) -> dict[str, Any]:
         "target_delimiter": " ",
         "fewshot_delimiter": "\n",
         "metric_list": [
-            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-            for metric in ("acc", "acc_norm")
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
         ],
         "metadata": {"version": TASK_VERSION, "about": task.about},
     }
@@ -148,11 +147,7 @@ def read_domains(name: str, task: Task, heldout: Path) -> list[Domain]:
             raise DataeffError(
                 f"tasks.{name}.domains: '{domain}' is not in {heldout}, which has {', '.join(sorted(texts))}"
             )
-    wanted = [
-        domain
-        for domain in texts
-        if domain not in task.without and (not task.domains or domain in task.domains)
-    ]
+    wanted = [domain for domain in texts if domain not in task.without and (not task.domains or domain in task.domains)]
     seen: set[str] = set()
     return [_read_domain(domain, texts[domain], task, seen) for domain in wanted]
 
@@ -199,9 +194,7 @@ def _items(
 ) -> list[Item]:
     """Items from the domains in turn, until `limit`; answers fill every place equally often."""
     items: list[Item] = []
-    for sentence in (
-        sentence for turn in zip_longest(*sentences) for sentence in turn if sentence is not None
-    ):
+    for sentence in (sentence for turn in zip_longest(*sentences) for sentence in turn if sentence is not None):
         if len(items) == limit:
             break
         number = len(items)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, sha256_file
-from dataeff.study.load import validate
+from dataeff.study.faults import validate
 from dataeff.study.types import Frozen, Run
 
 WEIGHTS = "model.safetensors"
@@ -51,7 +51,7 @@ class OpenModel:
     lm: Any
 
 
-def open_model(folder: Path, batch_size: int) -> OpenModel:
+def open_model(folder: Path, batch_size: int, threads: int = 1) -> OpenModel:
     """Opens a run's Hugging Face folder on the graphics card if there is one, else on the CPU.
 
     Raises DataeffError where the folder is missing, lacks a file or weights, cannot be read, or its tokenizer
@@ -64,7 +64,7 @@ def open_model(folder: Path, batch_size: int) -> OpenModel:
     record = read_json(folder / "run.json")
     fields = {key: record[key] for key in RunName.model_fields if key in record}
     identity = validate(RunName, fields, str(folder / "run.json"))
-    lm = _load(folder, batch_size)
+    lm = _load(folder, batch_size, threads)
     _check_weights(folder, lm.model)
     _check_vocabulary(folder, lm.model.config.vocab_size, lm.tokenizer)
     return OpenModel(
@@ -77,12 +77,13 @@ def open_model(folder: Path, batch_size: int) -> OpenModel:
     )
 
 
-def _load(folder: Path, batch_size: int) -> Any:
+def _load(folder: Path, batch_size: int, threads: int) -> Any:
     # The libraries read these when they are imported; nothing is fetched, and bars print every few seconds.
     os.environ.update(OFFLINE)
     import torch
     from lm_eval.models.huggingface import HFLM
 
+    torch.set_num_threads(threads)
     try:
         config = read_json(folder / "config.json")
         return HFLM(
@@ -92,6 +93,9 @@ def _load(folder: Path, batch_size: int) -> Any:
             dtype="float32",
             batch_size=batch_size,
             max_length=int(config["n_positions"]),
+            # lm-eval 0.4.13 shares logits between requests of equal tokens even where context and continuation
+            # meet at different places, as those of one sentence do in two tasks, and then scores wrong tokens.
+            logits_cache=False,
         )
     except DataeffError:
         raise
@@ -99,8 +103,7 @@ def _load(folder: Path, batch_size: int) -> Any:
         # Whatever the libraries raise for a damaged file (a dozen types), the remedy is the same.
         reason = str(error).strip().split("\n")[0]
         raise DataeffError(
-            f"{folder}: cannot be opened ({type(error).__name__}: {reason}); "
-            f"delete the folder and run `pretrain` again"
+            f"{folder}: cannot be opened ({type(error).__name__}: {reason}); delete the folder and run `pretrain` again"
         ) from error
 
 
@@ -126,6 +129,4 @@ def _check_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
             f"put the tokenizer that the model was trained with into the folder"
         )
     if tokenizer.eos_token_id is None:
-        raise DataeffError(
-            f"{folder / 'tokenizer_config.json'}: no eos_token; name the document separator there"
-        )
+        raise DataeffError(f"{folder / 'tokenizer_config.json'}: no eos_token; name the document separator there")

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from dataeff.files import read_json, write_json
 from dataeff.provenance import Machine
-from dataeff.study.load import validate
+from dataeff.study.faults import validate
 from dataeff.study.types import Frozen, Run, Sha256
 
 Result = TypeVar("Result", bound="Identity")
@@ -40,9 +40,7 @@ class TaskScore(Frozen):
     chance: float = Field(description="the expected value of choosing blindly")
     task_version: int
     data_sha256: Sha256 = Field(description="of the items and the few-shot examples together")
-    truncated_prompts: int = Field(
-        description="items that lost the left end of their prompt to the context's length"
-    )
+    truncated_prompts: int = Field(description="items that lost the left end of their prompt to the context's length")
     about: str
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 
 from dataeff.study.specs import PretrainSpec
 from dataeff.study.types import Adam, Hardware
@@ -51,7 +52,9 @@ def start_ranks(hardware: Hardware) -> Ranks:
         torch.distributed.init_process_group(backend)
     else:
         os.environ["LOCAL_RANK"] = "0"
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            backend, store=HashStore(), rank=0, world_size=1
+        )
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
 

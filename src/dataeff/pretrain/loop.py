@@ -108,7 +108,9 @@ class Trainer:
             spec.model, vocabulary=tokenizer.padded_vocab_size(), eos_id=tokenizer.eos_id
         )
         self.token_drop = (
-            TokenDrop.attach(self.network, layers=spec.dropped_layers, seed=spec.run.seed) if spec.dropped_layers else None
+            TokenDrop.attach(self.network, layers=spec.dropped_layers, seed=spec.run.seed)
+            if spec.dropped_layers
+            else None
         )
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.engine = make_engine(self.network, spec, hardware, ranks)
@@ -124,7 +126,9 @@ class Trainer:
             metrics = Log(self.state / "metrics.jsonl", first)
             timings = Log(self.state / "timings.jsonl", first)
         progress = Progress(self.spec.run.name, int(self.plan.facts["effective_tokens"]))
-        probes = probe_steps(self.plan.steps["cumulative_effective_tokens"].to_numpy(), self.hardware.heldout_points)
+        probes = probe_steps(
+            self.plan.steps["cumulative_effective_tokens"].to_numpy(), self.hardware.heldout_points
+        )
         startup_seconds = time.monotonic() - started
         for step, ids in enumerate(self.plan.order.iterate(first), start=first):
             begun = time.monotonic()
@@ -230,8 +234,8 @@ class Trainer:
         weights = self._weights()
         if metrics is not None and timings is not None:
             with atomic_directory(out) as temporary:
-                self.network.config.use_cache = True  # type: ignore[union-attr]
-                self.network.save_pretrained(temporary, state_dict=weights)  # type: ignore[operator]
+                self.network.config.use_cache = True
+                self.network.save_pretrained(temporary, state_dict=weights)
                 for file in self.inputs.tokenizer.iterdir():
                     if file.name != MANIFEST:
                         shutil.copyfile(file, temporary / file.name)

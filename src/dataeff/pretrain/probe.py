@@ -33,7 +33,9 @@ def probe_rows(heldout: Path, tokenizer: Path, sequence_length: int) -> Tensor:
         whole = min(len(tokens), needed) // (sequence_length + 1)
         rows.append(np.array(tokens[: whole * (sequence_length + 1)]).reshape(whole, sequence_length + 1))
     if not rows or not sum(len(part) for part in rows):
-        raise DataeffError(f"{heldout}: no held-out text of at least {sequence_length + 1} tokens; run `dataeff corpus` again")
+        raise DataeffError(
+            f"{heldout}: no held-out text of at least {sequence_length + 1} tokens; run `dataeff corpus` again"
+        )
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))
 
 
@@ -42,7 +44,7 @@ def probe_loss(network: nn.Module, rows: Tensor, loss_sum: object, micro_batch: 
     network.eval()
     total, count = 0.0, 0
     with torch.no_grad():
-        for part in rows.split(micro_batch):
+        for part in torch.split(rows, micro_batch):
             loss, tokens = loss_sum(network, part)  # type: ignore[operator]
             total += float(loss)
             count += tokens
@@ -55,4 +57,6 @@ def probe_steps(cumulative_effective_tokens: np.ndarray, points: int) -> set[int
     if points == 0:
         return {len(cumulative_effective_tokens) - 1}
     marks = cumulative_effective_tokens[-1] * np.arange(1, points + 1) / points
-    return {int(step) for step in np.searchsorted(cumulative_effective_tokens, marks)} | {len(cumulative_effective_tokens) - 1}
+    return {int(step) for step in np.searchsorted(cumulative_effective_tokens, marks)} | {
+        len(cumulative_effective_tokens) - 1
+    }

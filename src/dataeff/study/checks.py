@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataeff.corpus.readers import find_reader
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.study.load import Study, check_paths
 from dataeff.study.specs import plan_spec
@@ -14,6 +15,8 @@ SELECT_METRICS = {"gpt": ["vocab_rarity"]}
 def check_study(study: Study) -> None:
     """Raises one DataeffError for the first thing that cannot be run as configured."""
     check_paths(study)
+    for name, source in study.sources.items():
+        find_reader(source.reader, f"sources.{name}.reader")
     for run in study.runs:
         _check_metrics(study, run.family, run.variant)
     for run in study.runs:
@@ -31,7 +34,12 @@ def _check_metrics(study: Study, family: str, name: str) -> None:
     for metric, part in variant.curriculum.items():
         known = SELECT_METRICS[family] if part.apply == "select" else [LENGTH_METRIC]
         if metric not in known:
-            raise unknown_name("metric", metric, [*SELECT_METRICS[family], LENGTH_METRIC], f"variants.{family}.{name}.curriculum")
+            raise unknown_name(
+                "metric",
+                metric,
+                [*SELECT_METRICS[family], LENGTH_METRIC],
+                f"variants.{family}.{name}.curriculum",
+            )
 
 
 def _check_plan(study: Study, run_name: str) -> None:

@@ -10,17 +10,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import canonical_digest, read_json, read_yaml, write_if_changed
+from dataeff.study.faults import validate
 from dataeff.study.types import (
     Config,
     Corpus,
     FamilyName,
     FamilyScale,
     Frozen,
-    Gpt2Tokenizer,
     Hardware,
     PathFetch,
     Run,
@@ -32,7 +32,7 @@ from dataeff.study.types import (
 )
 
 AnyModel = TypeVar("AnyModel")
-TOKENIZER: TypeAdapter[Any] = TypeAdapter(Tokenizer)
+KeyPath = tuple[str, ...]
 
 
 class CorporaFile(Frozen):
@@ -95,7 +95,7 @@ class Study(Frozen):
 
     @classmethod
     def thaw(cls, path: Path) -> Study:
-        study = cls.model_validate(read_json(path))
+        study = validate(cls, read_json(path), str(path))
         if _digest(study.model_dump(mode="json")) != study.config_digest:
             raise DataeffError(f"{path}: its content does not match its digest; run snakemake again from the start")
         return study
@@ -105,55 +105,16 @@ def _digest(dump: dict[str, Any]) -> str:
     return canonical_digest({key: value for key, value in dump.items() if key != "config_digest"})
 
 
-def validate(model: type[AnyModel], raw: Any, where: str) -> AnyModel:
-    """`raw` as `model`; every fault of it in one DataeffError that names the key, the value and what is allowed."""
-    try:
-        return TypeAdapter(model).validate_python(raw)
-    except ValidationError as error:
-        raise DataeffError("\n".join(_fault(fault, model, where) for fault in error.errors())) from None
-
-
-def _fault(fault: Any, model: Any, where: str) -> str:
-    # pydantic puts the chosen member of a union into the location; a user never wrote it.
-    parts = [str(part) for part in fault["loc"] if part not in ("pypi,npm", "tagged-union")]
-    key = ".".join(parts)
-    if fault["type"] == "extra_forbidden":
-        return str(unknown_name("key", parts[-1], _keys_near(model, fault["loc"][:-1]), f"{where}: {key}"))
-    if fault["type"] == "missing":
-        return f"{where}: {key}: this key is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(fault["input"], dict | list) or fault["type"] == "value_error" else f" (found {fault['input']!r})"
-    return f"{where}: {key + ': ' if key else ''}{message}{value}"
-
-
-def _keys_near(model: Any, location: tuple[Any, ...]) -> list[str]:
-    """The keys allowed at a location of the model, read off its JSON schema."""
-    schema = TypeAdapter(model).json_schema()
-    definitions = schema.get("$defs", {})
-
-    def resolve(node: dict[str, Any]) -> list[dict[str, Any]]:
-        if "$ref" in node:
-            return resolve(definitions[node["$ref"].rsplit("/", 1)[1]])
-        options = node.get("anyOf", []) + node.get("oneOf", [])
-        return [leaf for option in options for leaf in resolve(option)] if options else [node]
-
-    nodes = resolve(schema)
-    for part in location:
-        children = []
-        for node in nodes:
-            if part in node.get("properties", {}):
-                children += resolve(node["properties"][part])
-            elif isinstance(node.get("additionalProperties"), dict):
-                children += resolve(node["additionalProperties"])
-            elif "items" in node:
-                children += resolve(node["items"])
-        nodes = children or nodes
-    return sorted({key for node in nodes for key in node.get("properties", {})})
-
-
 def _read_folder(folder: Path) -> dict[str, Any]:
     """Every .yaml of a folder by its name without the suffix."""
-    return {path.stem: read_yaml(path) or {} for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: _read_mapping(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    raw = read_yaml(path)
+    if raw is not None and not isinstance(raw, Mapping):
+        raise DataeffError(f"{path}: a mapping of keys to values is needed at its top; found {raw!r:.80}")
+    return dict(raw or {})
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,8 +126,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _leaves(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    found: dict[tuple[str, ...], Any] = {}
+def _leaves(tree: Mapping[str, Any], prefix: KeyPath = ()) -> dict[KeyPath, Any]:
+    found: dict[KeyPath, Any] = {}
     for key, value in tree.items():
         path = (*prefix, str(key))
         found |= _leaves(value, path) if isinstance(value, Mapping) and value else {path: value}
@@ -180,7 +141,7 @@ def extend(raw: Mapping[str, Any], name: str, where: str, chain: tuple[str, ...]
     depend on the order in which they are listed. `about` is a text about one entry and is not inherited.
     """
     if name not in raw:
-        raise unknown_name("entry", name, raw, f"{where}.{chain[-1]}.extends" if chain else where)
+        raise unknown_name("parent", name, raw, f"{where}.{chain[-1]}.extends")
     if name in chain:
         raise DataeffError(f"{where}.{name}: extends itself through {' -> '.join([*chain, name])}")
     entry = raw[name] or {}
@@ -192,20 +153,36 @@ def extend(raw: Mapping[str, Any], name: str, where: str, chain: tuple[str, ...]
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise DataeffError(f"{where}.{name}.extends: a name or a list of names is needed, found {parents!r}")
     merged: dict[str, Any] = {}
-    set_by: dict[tuple[str, ...], str] = {}
-    own_leaves = _leaves(own)
+    set_by: dict[KeyPath, str] = {}
     for parent in parents:
-        inherited = {key: value for key, value in extend(raw, parent, where, (*chain, name)).items() if key != "about"}
-        present = _leaves(merged)
+        inherited = extend(raw, parent, where, (*chain, name))
+        inherited.pop("about", None)
         for path, value in _leaves(inherited).items():
-            if path in present and present[path] != value and path not in own_leaves:
+            other = _conflict(path, value, _leaves(merged))
+            if other is not None and not _is_set(path, own):
+                present = _leaves(merged)[other]
                 raise DataeffError(
-                    f"{where}.{name}: parents in conflict over {'.'.join(path)}: '{set_by[path]}' sets {present[path]!r}, "
-                    f"'{parent}' sets {value!r}; set it in '{name}' or drop a parent"
+                    f"{where}.{name}: parents in conflict: '{set_by[other]}' sets {'.'.join(other)} to {present!r}, "
+                    f"'{parent}' sets {'.'.join(path)} to {value!r}; set it in '{name}' or drop a parent"
                 )
             set_by[path] = parent
         merged = merge(merged, inherited)
     return merge(merged, own)
+
+
+def _conflict(path: KeyPath, value: Any, present: Mapping[KeyPath, Any]) -> KeyPath | None:
+    """The leaf that another parent has set differently: the same one, or one above or below it."""
+    for other, there in present.items():
+        shorter, longer = sorted((path, other), key=len)
+        above = value if shorter == path else there
+        if longer[: len(shorter)] == shorter and above != {} and (shorter != longer or value != there):
+            return other
+    return None
+
+
+def _is_set(path: KeyPath, tree: Mapping[str, Any]) -> bool:
+    """Whether `tree` decides the value at `path`: it has a leaf there or above."""
+    return any(path[: len(leaf)] == leaf and value != {} for leaf, value in _leaves(tree).items())
 
 
 def _entry(table: Mapping[str, AnyModel], kind: str, name: str, where: str) -> AnyModel:
@@ -219,11 +196,17 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     where = "config"
     config = validate(Config, dict(raw_config), where)
     folder = root / "config"
-    corpora = validate(CorporaFile, read_yaml(folder / "corpora.yaml"), str(folder / "corpora.yaml"))
-    tasks = validate(TasksFile, read_yaml(folder / "tasks.yaml"), str(folder / "tasks.yaml"))
+    corpora = validate(CorporaFile, _read_mapping(folder / "corpora.yaml"), str(folder / "corpora.yaml"))
+    tasks = validate(TasksFile, _read_mapping(folder / "tasks.yaml"), str(folder / "tasks.yaml"))
 
     scales = merge(_read_folder(folder / "scales"), config.scales)
-    scale = validate(Scale, extend(scales, _known(scales, "scale", config.scale), "scales"), f"scales.{config.scale}")
+    own = config.scale in config.scales
+    scale = validate(
+        Scale,
+        extend(scales, _known(scales, "scale", config.scale), "scales"),
+        "config" if own else str(folder / "scales" / f"{config.scale}.yaml"),
+        inside=f"scales.{config.scale}" if own else "",
+    )
     variants = _load_variants(folder / "variants", config)
     sources = {**corpora.sources, **config.sources}
     all_corpora = {**corpora.corpora, **config.corpora}
@@ -237,7 +220,7 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     used_tasks = {name: _entry(all_tasks, "task", name, f"{at}.evaluation.tasks") for name in scale.evaluation.tasks}
 
     grids = {name: _expand(entries, config, scale, variants, name) for name, entries in _grids(config).items()}
-    hardware = validate(Hardware, {**scale.hardware.model_dump(), **config.hardware}, "config: hardware")
+    hardware = validate(Hardware, {**scale.hardware.model_dump(), **config.hardware}, "config", inside="hardware")
     fields: dict[str, Any] = {
         "scale_name": config.scale,
         "scale": scale,
@@ -247,7 +230,12 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
         "cache": config.cache,
         "hardware": hardware,
         "variants": {
-            family: {run.variant: variants[family][run.variant] for runs in grids.values() for run in runs if run.family == family}
+            family: {
+                run.variant: variants[family][run.variant]
+                for runs in grids.values()
+                for run in runs
+                if run.family == family
+            }
             for family in sorted({run.family for runs in grids.values() for run in runs})
         },
         "sources": used_sources,
@@ -278,14 +266,24 @@ def _grids(config: Config) -> dict[str, Any]:
 def _load_variants(folder: Path, config: Config) -> dict[str, dict[str, Variant]]:
     tables = {}
     for family in FamilyName.__args__:  # type: ignore[attr-defined]
-        path = folder / f"{family}.yaml"
-        raw = merge((read_yaml(path) or {}) if path.exists() else {}, config.variants.get(family, {}))
+        path, own = folder / f"{family}.yaml", config.variants.get(family, {})
+        raw = merge(_read_mapping(path) if path.exists() else {}, own)
         at = f"variants.{family}"
-        tables[family] = {name: validate(Variant, extend(raw, name, at), f"{at}.{name}") for name in raw}
+        tables[family] = {
+            name: validate(
+                Variant,
+                extend(raw, name, at),
+                "config" if name in own else str(path),
+                inside=f"{at}.{name}" if name in own else name,
+            )
+            for name in raw
+        }
     return tables
 
 
-def _expand(entries: Any, config: Config, scale: Scale, variants: dict[str, dict[str, Variant]], grid: str) -> list[Run]:
+def _expand(
+    entries: Any, config: Config, scale: Scale, variants: dict[str, dict[str, Variant]], grid: str
+) -> list[Run]:
     """The runs of a grid, in the order written, each once."""
     runs: dict[str, Run] = {}
     for number, entry in enumerate(entries):
@@ -311,4 +309,13 @@ def check_paths(study: Study) -> None:
             raise DataeffError(f"sources.{name}.fetch.path: {source.fetch.path}: no such file or folder")
 
 
-__all__ = ["CorporaFile", "Gpt2Tokenizer", "Study", "TasksFile", "check_paths", "extend", "load_study", "merge", "validate"]
+__all__ = [
+    "CorporaFile",
+    "Study",
+    "TasksFile",
+    "check_paths",
+    "extend",
+    "load_study",
+    "merge",
+    "validate",
+]

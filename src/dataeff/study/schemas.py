@@ -14,9 +14,22 @@ from dataeff.study.types import Config, Frozen, Scale, Variant
 
 
 def _extendable(schema: dict[str, Any]) -> dict[str, Any]:
-    """A file's entries may name parents and then leave out what these give."""
+    """A file's entries may name parents and then leave out, at any depth, what these give."""
     names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    return {**{k: v for k, v in schema.items() if k != "required"}, "properties": {**schema["properties"], "extends": names}}
+    optional = _without_required(schema)
+    return {**optional, "properties": {**optional["properties"], "extends": names}}
+
+
+def _without_required(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_required(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _without_required(value)
+        for key, value in node.items()
+        if not (key == "required" and isinstance(value, list))
+    }
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -27,7 +40,12 @@ def schemas() -> dict[str, dict[str, Any]]:
 
     variant = _extendable(of(Variant))
     definitions = variant.pop("$defs")
-    variants = {"type": "object", "title": "Variants", "additionalProperties": variant, "$defs": definitions}
+    variants = {
+        "type": "object",
+        "title": "Variants",
+        "additionalProperties": {"anyOf": [variant, {"type": "null"}]},
+        "$defs": definitions,
+    }
     return {
         "config.schema.json": of(Config),
         "corpora.schema.json": of(CorporaFile),

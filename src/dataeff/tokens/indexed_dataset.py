@@ -76,9 +76,7 @@ class IndexedDataset:
         pointers_end = sizes_end + 8 * sequences
         self.sizes: NDArray[np.int32] = index[HEADER.size : sizes_end].view(np.int32)
         self._pointers: NDArray[np.int64] = index[sizes_end:pointers_end].view(np.int64)
-        self.document_index: NDArray[np.int64] = index[pointers_end : pointers_end + 8 * entries].view(
-            np.int64
-        )
+        self.document_index: NDArray[np.int64] = index[pointers_end : pointers_end + 8 * entries].view(np.int64)
         self.token_count = _count_tokens(idx_path(self.prefix), self.sizes)
         self.dtype = self._find_dtype(code, data.size)
         self._check_pointers()
@@ -125,9 +123,7 @@ class IndexedDataset:
 
     def _check_documents(self) -> None:
         entries = self.document_index
-        if len(entries) and (
-            entries[0] != 0 or entries[-1] > len(self) or (entries[1:] < entries[:-1]).any()
-        ):
+        if len(entries) and (entries[0] != 0 or entries[-1] > len(self) or (entries[1:] < entries[:-1]).any()):
             raise _bad_index(
                 idx_path(self.prefix), "its document entries do not rise from 0 to the number of sequences"
             )

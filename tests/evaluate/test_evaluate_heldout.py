@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import math
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DOMAINS, write_domain
 
 from dataeff.errors import DataeffError
 from dataeff.evaluate.documents import read_documents
@@ -20,6 +19,7 @@ def opened(model: Path) -> OpenModel:
     return open_model(model, batch_size=4)
 
 
+@torch.inference_mode()
 def test_loss_equals_the_library_loss_document_by_document(opened: OpenModel, heldout: Path) -> None:
     domains, overall = heldout_loss(opened, heldout, 6000, 4)
     network, tokenizer = opened.lm.model, opened.lm.tokenizer
@@ -56,7 +56,7 @@ def test_every_byte_is_predicted_once(opened: OpenModel, heldout: Path) -> None:
         assert all(1 <= len(window.inputs) == len(window.targets) <= 256 for window in windows)
     domains, overall = heldout_loss(opened, heldout, 7001, 4)
     assert overall.bytes == sum(domain.bytes for domain in domains.values())
-    assert domains[DOMAINS["language"]].bytes == 7001
+    assert domains["Language Reference"].bytes == 7001
 
 
 def test_a_document_starts_from_the_separator(opened: OpenModel) -> None:
@@ -70,14 +70,16 @@ def test_the_loss_is_the_same_again_and_hardly_depends_on_the_batch(opened: Open
     assert heldout_loss(opened, heldout, 3000, 1)[1].loss == pytest.approx(first[1].loss, rel=1e-6)
 
 
-def test_a_slice_is_whole_documents_and_a_last_one_cut_between_characters(tmp_path: Path) -> None:
+def test_a_slice_is_whole_documents_and_a_last_one_cut_between_characters(
+    write_domain: Callable[..., None], tmp_path: Path
+) -> None:
     write_domain(tmp_path / "a.jsonl.zst", "A", ["für", "schöner", "später"])
     assert read_slice(tmp_path / "a.jsonl.zst", 8).texts == ["für", "sch"]
     assert read_slice(tmp_path / "a.jsonl.zst", 9).texts == ["für", "schö"]
     assert read_slice(tmp_path / "a.jsonl.zst", 1000).texts == ["für", "schöner", "später"]
 
 
-def test_a_damaged_line_is_named(tmp_path: Path, heldout: Path) -> None:
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     import zstandard
 
     path = tmp_path / "a.jsonl.zst"
@@ -89,16 +91,6 @@ def test_a_damaged_line_is_named(tmp_path: Path, heldout: Path) -> None:
         list(read_documents(path))
 
 
-def test_weights_that_are_not_numbers_are_an_error(model: Path, heldout: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(model, tmp_path / "diverged"))
-    spoil(folder)
+def test_weights_that_are_not_numbers_are_an_error(diverged: Path, heldout: Path) -> None:
     with pytest.raises(DataeffError, match=r"held-out loss on 'Github' is nan; .* training diverged"):
-        heldout_loss(open_model(folder, 4), heldout, 100, 4)
-
-
-def spoil(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = math.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        heldout_loss(open_model(diverged, 4), heldout, 100, 4)

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import zstandard
-from test_heldout import spoil
 
 from dataeff import evaluate
 from dataeff.errors import DataeffError
@@ -56,14 +54,12 @@ def test_a_second_run_writes_the_same_bytes(
 
 
 def test_a_failed_run_leaves_the_folder_as_it_was(
-    spec: EvaluateSpec, model: Path, heldout: Path, items: list[Path], tmp_path: Path
+    spec: EvaluateSpec, diverged: Path, heldout: Path, items: list[Path], tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(model, tmp_path / "diverged"))
-    spoil(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "heldout.json").write_text("old")
     with pytest.raises(DataeffError, match="training diverged"):
-        evaluate.run(spec, folder, heldout, items, tmp_path / "out")
+        evaluate.run(spec, diverged, heldout, items, tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["heldout.json"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["diverged", "out"]
 
@@ -72,7 +68,7 @@ def test_a_scores_file_of_another_schema_is_refused(out: Path, tmp_path: Path) -
     content = json.loads((out / "0shot" / "scores.json").read_text())
     path = tmp_path / "scores.json"
     path.write_text(json.dumps({**content, "schema": 2}))
-    with pytest.raises(DataeffError, match=r"scores\.json: schema: .*\(found 2\)"):
+    with pytest.raises(DataeffError, match=r"scores\.json: schema: .*found 2"):
         read_scores(path)
     content["tasks"]["last_word"]["value"] = float("nan")
     path.write_text(json.dumps(content))
@@ -84,5 +80,5 @@ def test_provenance_needs_no_heavy_import() -> None:
     import subprocess
     import sys
 
-    code = "import sys; from dataeff.provenance import provenance; provenance(); assert 'torch' not in sys.modules"
+    code = "import sys, dataeff.provenance as p; p.provenance(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -51,9 +51,7 @@ def test_weights_that_lack_a_layer_are_an_error(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     del weights["transformer.h.1.ln_1.weight"]
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        DataeffError, match=r"lacks 1 of the model's weights \(transformer\.h\.1\.ln_1\.weight\)"
-    ):
+    with pytest.raises(DataeffError, match=r"lacks 1 of the model's weights \(transformer\.h\.1\.ln_1\.weight\)"):
         open_model(copied, 4)
 
 
