@@ -8,7 +8,12 @@ from dataeff.study import workflow as study_of
 configfile: Path(workflow.basedir) / "config/config.yaml"
 
 
-study = study_of.prepare(config, Path(workflow.basedir), is_main_process=workflow.is_main_process)
+study = study_of.prepare(
+    config,
+    Path(workflow.basedir),
+    is_main_process=workflow.is_main_process,
+    arguments=workflow.config_settings.config_args,
+)
 
 # R: results; D: the corpus; T: its tokens; S: the scale. What lies under D is shared by all scales.
 R = study.results
@@ -21,6 +26,7 @@ REPORTS = {grid: f"{S}/report/{'index' if grid == study.grid else grid}.html" fo
 wildcard_constraints:
     run="|".join(study_of.names(study.runs)),
     grid="|".join(study.grids),
+    page="|".join(["index", *study.grids]),
     item=r"[a-z]+-\d+",
     source="|".join([*study.sources, f"tokenizer_{study.scale.tokenizer}"]),
     metric=r"[a-z0-9_]+",

@@ -127,7 +127,7 @@ def tables(args: argparse.Namespace) -> None:
     from dataeff import tables as stage
     from dataeff.study.specs import GridSpec, read_spec
 
-    stage.build(read_spec(args.spec, GridSpec), args.results, args.out)
+    stage.build(read_spec(args.spec, GridSpec), args.results, args.out, args.data)
 
 
 def figures(args: argparse.Namespace) -> None:
@@ -264,7 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring = stage(evaluate, "run", "score one run", evaluate_run)
     options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
     scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    options(stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--out")
+    options(stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--data", "--out")
     options(
         stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out"
     )

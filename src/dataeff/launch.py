@@ -37,7 +37,8 @@ def run_snakemake(arguments: Sequence[str]) -> None:
                 f"{Path.cwd()}: snakemake runs here already as process {other}; let it end or stop it first"
             )
         print("A snakemake that was killed left its lock behind; removing it.", flush=True)
-        subprocess.run([*_snakemake(), *arguments, "--unlock", "--quiet"], check=True)
+        # These two come first: `--quiet` would take a target that follows it, and `--` ends the options.
+        subprocess.run([*_snakemake(), "--quiet", "--unlock", *arguments], check=True)
     os.set_inheritable(lock, True)  # the lock lives as long as the snakemake that this process becomes
     os.execv(sys.executable, [*_snakemake(), *arguments])
 

@@ -55,10 +55,10 @@ _PRELOADED = ["dataeff.cli", "dataeff.pretrain.loop", "deepspeed", "pandas", "tr
 _ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def study_of(folder: Path, scale: str, **changes: Any) -> Study:
+def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e-3) -> Study:
     """16 nominal steps of 8 x 64 of a GPT-2 of 4 layers x 32 on made-up text, at a scale whose name is free."""
-    model = {"layers": 4, "hidden": 32, "heads": 2, "sequence_length": 64, **changes}
-    rate = {"peak": 5e-3, "minimum": 5e-5, "warmup_tokens": 1024}
+    model = {"layers": 4, "hidden": 32, "heads": 2, "sequence_length": 64, "dropout": dropout}
+    rate = {"peak": peak, "minimum": 5e-5, "warmup_tokens": 1024}
     family = {"model": model, "train_tokens": STEPS * 8 * 64, "batch_size": 8, "learning_rate": rate, "max_epochs": 8}
     evaluation = {"tasks": [], "shots": [0], "items": 1, "heldout_bytes_per_domain": 1000}
     raw = config(
@@ -128,9 +128,7 @@ class Material:
         fetch(read_spec(specs / "sources/specs/made_up.yaml", FetchSpec), self.folder / "cache", manifest)
         build_corpus(read_spec(self.data / "specs/corpus.yaml", CorpusSpec), [manifest], self.data)
         shards = [self.data / f"shards/{path.name}.jsonl.zst" for path in self.token_files]
-        train(
-            read_spec(self.data / "specs/tokens-bpe320.yaml", TokensSpec), shards, self.tokenized / "tokenizer"
-        )
+        train(read_spec(self.data / "specs/tokens-bpe320.yaml", TokensSpec), shards, self.tokenized / "tokenizer")
         for shard, prefix in zip(shards, self.token_files, strict=True):
             encode(shard, self.tokenized / "tokenizer", prefix)
         samples = read_spec(self.data / "specs/samples-bpe320-gpt-64.yaml", SamplesSpec)
@@ -188,9 +186,7 @@ class Training:
         }
         hardware = {"checkpoint_every": CHECKPOINT_EVERY, "heldout_points": 2, **self.hardware}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        options += [
-            word for name, value in hardware.items() for word in (f"--{name.replace('_', '-')}", str(value))
-        ]
+        options += [word for name, value in hardware.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         return ["pretrain", *options, "--tokens", *map(str, material.token_files)]
 
     def start(self) -> BaseProcess:

@@ -1,6 +1,8 @@
 rule analyze_frequency:
     input:
-        samples=f"{T}/{{item}}/samples/samples.json",
+        samples=rules.samples.output,
+        tokens=TOKEN_FILES,
+        tokenizer=rules.tokens_train.output,
     output:
         f"{T}/{{item}}/analyze/frequency.npy",
     params:
@@ -19,9 +21,11 @@ rule analyze_frequency:
 rule analyze:
     input:
         spec=f"{D}/specs/analyze-{study.scale.tokenizer}-{{item}}-{{metric}}.yaml",
+        samples=rules.samples.output,
+        tokens=TOKEN_FILES,
         frequency=rules.analyze_frequency.output,
     output:
-        f"{T}/{{item}}/analyze/{{metric}}/index.json",
+        multiext(f"{T}/{{item}}/analyze/{{metric}}/", "index.json", "value.npy", "order.npy"),
     params:
         prefixes=TOKENS,
     log:

@@ -7,14 +7,12 @@ rule corpus_fetch:
         spec=f"{R}/data/sources/specs/{{source}}.yaml",
     output:
         f"{R}/data/sources/{{source}}.json",
-    params:
-        cache=study_of.cache_folder(study),
     log:
         f"{R}/data/sources/logs/{{source}}.log",
     benchmark:
         f"{R}/data/sources/benchmarks/{{source}}.tsv"
     shell:
-        "dataeff corpus fetch --spec {input.spec} --cache {params.cache} --out {output} > {log} 2>&1"
+        f"dataeff corpus fetch --spec {{input.spec}} --cache {study_of.cache_folder(study)} --out {{output}} > {{log}} 2>&1"
 
 
 rule corpus:

@@ -21,7 +21,7 @@ rule evaluate_items:
 rule evaluate:
     input:
         spec=f"{S}/specs/evaluate/all.yaml",
-        model=f"{S}/pretrain/{{run}}/run.json",
+        model=rules.pretrain.output,
         tasks=expand("{items}/manifest.json", items=ITEMS),
         heldout=rules.corpus.output.heldout,
     output:

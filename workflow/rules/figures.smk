@@ -1,15 +1,17 @@
-FIGURES = ["loss_vs_effective_tokens", "pacing", "difficulty_histogram", "quality_delta", "heldout_by_domain"]
-
-
 rule figures:
     input:
         spec=f"{S}/specs/grid/{{grid}}.yaml",
-        results=results_of_grid,
+        results=lambda wildcards: results_of(wildcards.grid),
         plans=lambda wildcards: expand(
             f"{S}/plan/{{run}}/steps.parquet", run=study_of.names(study.grids[wildcards.grid])
         ),
     output:
-        f"{S}/figures/{{grid}}/captions.json",
+        report(
+            directory(f"{S}/figures/{{grid}}"),
+            patterns=["{name}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
     log:
         f"{S}/logs/figures/{{grid}}.log",
     benchmark:

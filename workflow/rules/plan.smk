@@ -1,22 +1,31 @@
-def difficulty_indexes(wildcards):
-    item = study_of.data_item(study, wildcards.run)
-    return [f"{T}/{item}/analyze/{metric}/index.json" for metric in study_of.metrics_of(study, wildcards.run)]
-
-
 def samples_of(wildcards):
-    return f"{T}/{study_of.data_item(study, wildcards.run)}/samples/samples.json"
+    return expand(rules.samples.output, item=study_of.data_item(study, wildcards.run))
+
+
+def indexes_of(wildcards):
+    """The files of the difficulty index of every metric that the run selects by."""
+    return expand(
+        rules.analyze.output,
+        item=study_of.data_item(study, wildcards.run),
+        metric=study_of.metrics_of(study, wildcards.run),
+    )
+
+
+def folders(files):
+    """The folders of files, each once."""
+    return list(dict.fromkeys(str(Path(file).parent) for file in files))
 
 
 rule plan:
     input:
         spec=f"{S}/specs/plan/{{run}}.yaml",
         samples=samples_of,
-        indexes=difficulty_indexes,
+        indexes=indexes_of,
     output:
         multiext(f"{S}/plan/{{run}}/", "steps.parquet", "order.json", "plan.json"),
     params:
-        samples=lambda wildcards: Path(samples_of(wildcards)).parent,
-        indexes=lambda wildcards: [Path(index).parent for index in difficulty_indexes(wildcards)],
+        samples=lambda wildcards: folders(samples_of(wildcards)),
+        indexes=lambda wildcards: folders(indexes_of(wildcards)),
     log:
         f"{S}/logs/plan/{{run}}.log",
     benchmark:

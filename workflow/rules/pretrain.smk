@@ -3,12 +3,13 @@ rule pretrain:
         spec=f"{S}/specs/pretrain/{{run}}.yaml",
         plan=rules.plan.output,
         samples=samples_of,
+        tokens=TOKEN_FILES,
         tokenizer=rules.tokens_train.output,
         heldout=rules.corpus.output.heldout,
     output:
         multiext(f"{S}/pretrain/{{run}}/", "model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"),
     params:
-        samples=lambda wildcards: Path(samples_of(wildcards)).parent,
+        samples=lambda wildcards: folders(samples_of(wildcards)),
         prefixes=TOKENS,
     log:
         f"{S}/logs/pretrain/{{run}}.log",

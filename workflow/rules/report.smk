@@ -1,1 +1,25 @@
+def grid_of(wildcards):
+    """`index` is the default grid's page."""
+    return study.grid if wildcards.page == "index" else wildcards.page
 
+
+rule report:
+    input:
+        spec=lambda wildcards: f"{S}/specs/grid/{grid_of(wildcards)}.yaml",
+        corpus=rules.corpus.output.card,
+        tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}/quality.csv",
+        figures=lambda wildcards: f"{S}/figures/{grid_of(wildcards)}",
+        results=lambda wildcards: results_of(grid_of(wildcards)),
+    output:
+        report(f"{S}/report/{{page}}.html", caption="../report/page.rst", category="Report"),
+    params:
+        tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}",
+    log:
+        f"{S}/logs/report/{{page}}.log",
+    benchmark:
+        f"{S}/benchmarks/report/{{page}}.tsv"
+    resources:
+        mem_mb=1000,
+    shell:
+        f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}}"
+        " --tables {params.tables} --figures {input.figures} --out {output} > {log} 2>&1"

@@ -1,12 +1,13 @@
 TOKENS = expand(f"{T}/tokens/{{shard}}", shard=study_of.shard_names(study))
+TOKEN_FILES = expand("{prefix}{suffix}", prefix=TOKENS, suffix=[".bin", ".idx"])
 
 
 rule samples:
     input:
         spec=f"{D}/specs/samples-{study.scale.tokenizer}-{{item}}.yaml",
-        tokens=expand("{prefix}{suffix}", prefix=TOKENS, suffix=[".bin", ".idx"]),
+        tokens=TOKEN_FILES,
     output:
-        f"{T}/{{item}}/samples/samples.json",
+        multiext(f"{T}/{{item}}/samples/", "samples.json", "doc_idx.npy", "sample_idx.npy", "shuffle_idx.npy"),
     params:
         prefixes=TOKENS,
     log:

@@ -1,6 +1,6 @@
-def results_of_grid(wildcards):
-    """The files of every run of a grid that tables and figures read."""
-    runs = study_of.names(study.grids[wildcards.grid])
+def results_of(grid):
+    """The files of every run of a grid that tables, figures and the report read."""
+    runs = study_of.names(study.grids[grid])
     return expand(f"{S}/pretrain/{{run}}/{{file}}", run=runs, file=["run.json", "timings.json", "metrics.jsonl"]) + expand(
         f"{S}/evaluate/{{run}}/{{file}}",
         run=runs,
@@ -11,7 +11,7 @@ def results_of_grid(wildcards):
 rule tables:
     input:
         spec=f"{S}/specs/grid/{{grid}}.yaml",
-        results=results_of_grid,
+        results=lambda wildcards: results_of(wildcards.grid),
     output:
         report(
             multiext(f"{S}/tables/{{grid}}/", "quality.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"),

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from dataeff.analyze.metrics import count_tokens, find_metric, frequency_bins
 from dataeff.errors import DataeffError
 from dataeff.files import atomic_directory, atomic_path, read_json, sha256_file, write_json, write_manifest
+from dataeff.progress import Progress
 from dataeff.samples import Samples, id_type, load_array
 from dataeff.study.specs import AnalyzeSpec
-from dataeff.tokens.encode import Progress
 from dataeff.tokens.tokenizer import load
 
 Part = TypeVar("Part")

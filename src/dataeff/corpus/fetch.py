@@ -26,13 +26,13 @@ from urllib.request import Request, urlopen
 from dataeff.corpus.archive import matches
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import read_json, sha256_file, write_json
+from dataeff.progress import Pace
 from dataeff.study.load import validate
 from dataeff.study.specs import FetchSpec
 from dataeff.study.types import Frozen, PackageFetch, PathFetch, Sha256
 
 TIMEOUT_SECONDS = 60.0
 PAUSES_SECONDS = (1.0, 4.0)
-PROGRESS_SECONDS = 3.0
 CHUNK_BYTES = 1 << 18
 PYPI_JSON = "application/vnd.pypi.simple.v1+json"
 INDEXES = {
@@ -178,21 +178,14 @@ class _Meter:
     """A progress line every few seconds."""
 
     def __init__(self, package: PackageFetch, have: int) -> None:
-        self.package, self.first = package, have
-        self.start = self.shown = time.monotonic()
+        self.package = package
+        self.pace = Pace(package.bytes, have)
 
     def show(self, have: int) -> None:
-        now = time.monotonic()
-        if now - self.shown < PROGRESS_SECONDS:
-            return
-        self.shown = now
-        rate = (have - self.first) / (now - self.start)
-        left = (self.package.bytes - have) / rate if rate else float("inf")
-        print(
-            f"fetch: {self.package.file}: {have / 1e6:.1f} of {self.package.bytes / 1e6:.1f} MB, "
-            f"{rate / 1e6:.1f} MB/s, {left:.0f} s left",
-            flush=True,
-        )
+        reading = self.pace.reading(have)
+        if reading is not None:
+            share = f"{have / 1e6:.1f} of {self.package.bytes / 1e6:.1f} MB"
+            print(f"fetch: {self.package.file}: {share}, {reading.rate / 1e6:.1f} MB/s, {reading.left}", flush=True)
 
 
 def _range_refused(error: Exception) -> bool:

@@ -48,7 +48,7 @@ def save(engine: Any, state: Path, step: int, identity: dict[str, str], *, rank:
 
 
 def newest_sound(state: Path, identity: dict[str, str]) -> tuple[int, Path] | None:
-    """The newest checkpoint whose files match its manifest and whose identity is this run's; says what it passes over."""
+    """The newest checkpoint with files as in its manifest and this run's identity; says what it passes over."""
     for step, folder in list_checkpoints(state):
         fault = check_manifest(folder)
         if fault is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,9 +53,7 @@ def start_ranks(hardware: Hardware) -> Ranks:
         torch.distributed.init_process_group(backend)
     else:
         os.environ["LOCAL_RANK"] = "0"
-        torch.distributed.init_process_group(
-            backend, store=HashStore(), rank=0, world_size=1
-        )
+        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
 
@@ -130,8 +129,12 @@ def compile_communication() -> None:
 def _compiling() -> Iterator[None]:
     """DeepSpeed compiles its CPU communication once per machine, guarded by a lock file that outlives kill -9 and
     would then be waited for without end. All our processes compile under this lock of the kernel, so a lock file
-    found while holding it was left by the dead.
+    found while holding it was left by the dead. Each uses the ninja of its own environment, also where that is not
+    on the PATH: another version of ninja would compile all over again, and again for the next process.
     """
+    scripts, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if path.split(os.pathsep)[0] != scripts:
+        os.environ["PATH"] = os.pathsep.join([scripts, path])
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
@@ -140,9 +143,8 @@ def _compiling() -> Iterator[None]:
         local_rank_zero = os.environ.get("LOCAL_RANK", "0") == "0"
         if local_rank_zero:
             fcntl.flock(own, fcntl.LOCK_EX)
-            for stale in root.glob("*/deepspeed_*/lock"):
+            # One level deep where TORCH_EXTENSIONS_DIR names the folder, two in torch's own.
+            for stale in (*root.glob("deepspeed_*/lock"), *root.glob("*/deepspeed_*/lock")):
                 print(f"removing {stale}, left by a process that was killed while it compiled", flush=True)
-                stale.unlink(missing_ok=True)
-            for stale in root.glob("deepspeed_*/lock"):
                 stale.unlink(missing_ok=True)
         yield

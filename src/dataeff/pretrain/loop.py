@@ -120,15 +120,15 @@ class Trainer:
     def train(self, out: Path, started: float) -> None:
         first = self._resume()
         total = len(self.plan.steps)
+        consumed = self.plan.steps["cumulative_effective_tokens"].to_numpy()
         metrics = timings = None
         if self.ranks.rank == 0:
             self.state.mkdir(parents=True, exist_ok=True)
             metrics = Log(self.state / "metrics.jsonl", first)
             timings = Log(self.state / "timings.jsonl", first)
-        progress = Progress(self.spec.run.name, int(self.plan.facts["effective_tokens"]))
-        probes = probe_steps(
-            self.plan.steps["cumulative_effective_tokens"].to_numpy(), self.hardware.heldout_points
-        )
+        done_tokens = int(consumed[first - 1]) if first else 0
+        progress = Progress(self.spec.run.name, int(consumed[-1]), done_tokens)
+        probes = probe_steps(consumed, self.hardware.heldout_points)
         startup_seconds = time.monotonic() - started
         for step, ids in enumerate(self.plan.order.iterate(first), start=first):
             begun = time.monotonic()
@@ -195,8 +195,9 @@ class Trainer:
         norm = float(self.engine.get_global_grad_norm())
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DataeffError(
-                f"{self.spec.run.name}: loss {loss} and gradient norm {norm} at step {step + 1} (samples {ids[:8].tolist()}...); "
-                f"lower learning_rate.peak or lengthen warmup_tokens. The last checkpoint is kept in {self.state}"
+                f"{self.spec.run.name}: loss {loss} and gradient norm {norm} at step {step + 1} "
+                f"(samples {ids[:8].tolist()}...); lower learning_rate.peak or lengthen warmup_tokens. "
+                f"The log and the checkpoints so far are kept in {self.state}"
             )
 
     def _probe(self) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import resource
-import time
 from pathlib import Path
 from typing import Any, TextIO
+
+from dataeff.progress import Pace
 
 
 class Log:
@@ -46,36 +47,21 @@ def _complete_lines(path: Path) -> list[str]:
 class Progress:
     """One line every few seconds: step, loss, learning rate, tokens, tokens per second, time left."""
 
-    def __init__(self, name: str, total_tokens: int, *, every_seconds: float = 5.0) -> None:
-        self._name, self._total, self._every = name, total_tokens, every_seconds
-        self._started = self._shown = time.monotonic()
-        self._tokens_at_start: int | None = None
+    def __init__(self, name: str, total_tokens: int, tokens_done: int) -> None:
+        self._name = name
+        self._pace = Pace(total_tokens, tokens_done, every_seconds=5.0)
 
     def show(self, row: dict[str, Any], steps: int, *, now: bool = False) -> None:
-        tokens = int(row["effective_tokens"])
-        if self._tokens_at_start is None:
-            self._tokens_at_start = tokens
-            self._started = time.monotonic()
-        elapsed = time.monotonic() - self._started
-        if not now and time.monotonic() - self._shown < self._every:
+        reading = self._pace.reading(row["effective_tokens"], now=now)
+        if reading is None:
             return
-        self._shown = time.monotonic()
-        rate = (tokens - self._tokens_at_start) / elapsed if elapsed > 0 else 0.0
-        left = f"{clock((self._total - tokens) / rate)} left" if rate > 0 else "time left unknown"
         heldout = f"  held-out {row['heldout_loss']:.4f}" if "heldout_loss" in row else ""
         print(
             f"{self._name}  step {row['step']}/{steps}  loss {row['loss']:.4f}{heldout}  "
-            f"lr {row['learning_rate']:.2e}  {tokens:,} tokens  {rate:,.0f} tokens/s  {left}",
+            f"lr {row['learning_rate']:.2e}  {row['effective_tokens']:,} tokens  "
+            f"{reading.rate:,.0f} tokens/s  {reading.left}",
             flush=True,
         )
-
-
-def clock(seconds: float) -> str:
-    """3725 -> '1:02:05', 65 -> '1:05'."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def peak_memory_bytes() -> int:

@@ -38,7 +38,7 @@ _LIMITS = {
     "greater_than": ("gt", "a number above {} is needed"),
     "greater_than_equal": ("ge", "at least {} is needed"),
     "less_than": ("lt", "a number below {} is needed"),
-    "less_than_equal": ("le", "at most {} is possible"),
+    "less_than_equal": ("le", "at most {} is needed"),
     "too_short": ("min_length", "a list of at least {} is needed"),
     "too_long": ("max_length", "a list of at most {} is needed"),
 }

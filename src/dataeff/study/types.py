@@ -305,7 +305,7 @@ class Hardware(Frozen):
 
 
 class Scale(Frozen):
-    about: str
+    about: str = ""
     corpus: Name
     tokenizer: Name
     families: dict[FamilyName, FamilyScale]

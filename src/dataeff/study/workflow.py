@@ -7,34 +7,50 @@ after an edit: they load the study that the main process froze, and stop if a sp
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dataeff.errors import DataeffError
-from dataeff.study.load import Study, load_study
+from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import check_specs, write_specs
 from dataeff.study.types import Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
 
 
-def prepare(config: Mapping[str, Any], root: Path, *, is_main_process: bool) -> Study:
-    """The study of this Snakemake process; raises Snakemake's WorkflowError with one message for a person."""
-    from snakemake.exceptions import WorkflowError
+def prepare(
+    config: Mapping[str, Any], root: Path, *, is_main_process: bool, arguments: Sequence[str] | None = None
+) -> Study:
+    """The study of this Snakemake process; a mistake in it ends Snakemake with one message for a person.
 
+    `arguments` are the texts KEY=VALUE of `--config`, which `config` holds already.
+    """
     try:
         if not is_main_process and FROZEN in os.environ:
             study = Study.thaw(Path(os.environ[FROZEN]))
             check_specs(study, Path(study.results))
             return study
-        study = load_study(config, root)
+        study = load_study(_typed(config, arguments or ()), root)
         results = Path(study.results)
         os.environ[FROZEN] = str(study.freeze(results / ".study").resolve())
         write_specs(study, results)
         return study
     except DataeffError as error:
-        raise WorkflowError(f"dataeff: error: {error}") from None
+        sys.exit(f"dataeff: error: {error}")
+
+
+def _typed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """`config` with the lists and mappings of `--config` read as YAML: Snakemake leaves the numbers in them as texts."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        if isinstance(config.get(key), list | Mapping):
+            given = merge(given, {key: yaml.safe_load(text)})
+    return merge(config, given)
 
 
 def data_item(study: Study, run_name: str) -> str:

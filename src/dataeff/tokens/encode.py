@@ -7,18 +7,16 @@ memory does not grow with the shard. A document without any text makes no sequen
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataeff.corpus.shard import read_documents
+from dataeff.progress import Progress
 from dataeff.tokens.indexed_dataset import write_indexed_dataset
 from dataeff.tokens.tokenizer import load
 
 BATCH_CHARACTERS = 1_000_000
-PROGRESS_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +27,6 @@ class Encoded:
     empty_documents: int
     characters: int
     tokens: int
-
-
-class Progress:
-    """A line every few seconds: how much of the work is done, how fast, how long it will still take."""
-
-    def __init__(self, name: str, total: int, unit: str) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.start = self.shown = time.monotonic()
-
-    def show(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self.shown < PROGRESS_SECONDS or not done:
-            return
-        self.shown = now
-        rate = done / (now - self.start)
-        left_seconds = (self.total - done) / rate
-        print(
-            f"{self.name}: {done / self.total:.0%} of {self.total:,} {self.unit}, {rate:,.0f} a second, "
-            f"{left_seconds:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def encode(shard: Path, tokenizer: Path, out_prefix: Path) -> Encoded:
@@ -75,7 +51,6 @@ def encode(shard: Path, tokenizer: Path, out_prefix: Path) -> Encoded:
     print(
         f"tokens {out_prefix.name}: {documents:,} documents, {characters:,} characters, {result.tokens:,} "
         f"tokens; {empty:,} empty documents left out",
-        file=sys.stderr,
         flush=True,
     )
     return result

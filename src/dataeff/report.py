@@ -1,0 +1,147 @@
+"""The report: tables, figures and facts of a grid's runs -> one HTML page that needs nothing beside it.
+
+A person opens it, or sends it on: styles, script and pictures are inside, and no address outside is loaded. Links
+to the runs' own files are relative and work where the results folder is. Numbers come from the tables stage; the
+page formats and never computes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dataeff.errors import DataeffError
+from dataeff.figures import CAPTIONS
+from dataeff.files import read_json, write_text
+from dataeff.study.specs import GridSpec
+from dataeff.tables.results import RunResult, percent, read_runs
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
+from dataeff.tables.table import Table, format_cell, read_table
+
+TABLES = ("quality", "heldout_by_domain", "tasks", "time")
+
+
+def build(spec: GridSpec, results: Path, corpus: Path, tables: Path, figures: Path, out: Path) -> None:
+    """Writes the page `out` from results/{scale}, the corpus's data card and the grid's tables and figures."""
+    from jinja2 import Environment, StrictUndefined
+
+    runs = read_runs(spec, results)
+    templates = files("dataeff") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
+    text = page.render(
+        spec=spec,
+        style=(templates / "report.css").read_text(encoding="utf-8"),
+        script=(templates / "report.js").read_text(encoding="utf-8"),
+        tables={name: _shown(read_table(tables, name)) for name in TABLES},
+        figures=_pictures(figures),
+        card=_card(corpus),
+        runs=[_run_facts(result, results, out.parent, spec) for result in runs],
+        seeds=sorted({run.seed for run in spec.runs}),
+        seeds_for_a_claim=SEEDS_FOR_A_CLAIM,
+        made_with=_made_with(runs),
+        about=_abouts(spec),
+    )
+    write_text(out, text)
+
+
+def _shown(table: Table) -> dict[str, Any]:
+    """A table's cells as texts, with the plain value beside each for sorting."""
+    sections = []
+    for name, title in table.sections.items():
+        columns = table.shown_in(name)
+        rows = [
+            [
+                {"text": format_cell(column, row), "value": row.get(column.key), "number": column.digits is not None}
+                for column in columns
+            ]
+            for row in table.rows
+        ]
+        headings = [{"text": column.heading, "number": column.digits is not None} for column in columns]
+        sections.append({"title": title, "headings": headings, "rows": rows})
+    return {"title": table.title, "sections": sections, "notes": table.notes}
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    """The figures in the order in which they were drawn, each as a data URI."""
+    pictures = []
+    for name, words in read_json(folder / CAPTIONS).items():
+        file = folder / f"{name}.png"
+        if not file.is_file():
+            raise DataeffError(f"{file}: no such file; delete {folder} and run `dataeff figures` again")
+        data = base64.b64encode(file.read_bytes()).decode()
+        pictures.append({"name": name, "uri": f"data:image/png;base64,{data}", **words})
+    return pictures
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """The corpus's data card: what each domain is, and from where."""
+    card = read_json(path)
+    try:
+        sources = [
+            {
+                "name": name,
+                "domain": source["domain"],
+                "about": source["about"],
+                "licence": source["licence"],
+                "stands_in_for": source["stands_in_for"],
+                "training": source["training"],
+                "heldout": source["heldout"],
+            }
+            for name, source in card["sources"].items()
+        ]
+        facts = {key: card[key] for key in ("corpus", "about", "training", "heldout")}
+    except KeyError as error:
+        raise DataeffError(f"{path}: no key {error}; run `dataeff corpus build` again") from None
+    return {**facts, "sources": sources, "domains": len({source["domain"] for source in sources})}
+
+
+def _run_facts(result: RunResult, results: Path, page_folder: Path, spec: GridSpec) -> dict[str, Any]:
+    """One row of "what ran", with links to the run's own files as seen from the page."""
+    name = result.training.name
+    up = Path(os.path.relpath(results, page_folder)).as_posix()
+    links = {
+        "spec": f"{up}/specs/pretrain/{name}.yaml",
+        "plan": f"{up}/plan/{name}/plan.json",
+        "metrics": f"{up}/pretrain/{name}/metrics.jsonl",
+        "log": f"{up}/logs/pretrain/{name}.log",
+        "held-out": f"{up}/evaluate/{name}/heldout.json",
+        **{f"{shots}-shot": f"{up}/evaluate/{name}/{shots}shot/scores.json" for shots in spec.shots},
+    }
+    return {
+        "name": name,
+        "data": percent(result.run.data),
+        "steps": result.training.steps,
+        "raw": result.training.raw_tokens,
+        "effective": result.training.effective_tokens,
+        "epochs": result.training.epochs,
+        "loss": result.heldout.loss,
+        "digest": result.training.spec_digest[:12],
+        "parameters": result.training.parameters,
+        "links": links,
+    }
+
+
+def _made_with(runs: list[RunResult]) -> dict[str, list[str]]:
+    """Every different software, hardware and commit among the runs: usually one of each."""
+
+    def different(texts: list[str]) -> list[str]:
+        return list(dict.fromkeys(texts))
+
+    def words(facts: dict[str, Any]) -> str:
+        return ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
+
+    return {
+        "Software": different([words(run.training.software) for run in runs]),
+        "Hardware": different([words(run.training.hardware) for run in runs]),
+        "Commit": different([run.training.commit or "not in a git checkout" for run in runs]),
+    }
+
+
+def _abouts(spec: GridSpec) -> list[tuple[str, str]]:
+    """(variant, what it is), in the grid's order."""
+    named = {run.variant: spec.variants[run.family][run.variant].about for run in spec.runs}
+    return list(named.items())

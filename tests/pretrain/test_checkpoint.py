@@ -1,0 +1,85 @@
+"""Checkpoints are whole or absent, the newest sound one of this very run is taken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataeff.pretrain.checkpoint import KEEP, list_checkpoints, newest_sound, save
+
+IDENTITY = {"spec_digest": "s", "plan_digest": "p"}
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from pathlib import Path
+from dataeff.pretrain.checkpoint import save
+class Engine:
+    def save_checkpoint(self, folder, tag, save_latest):
+        Path(folder, "weights").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+save(Engine(), Path(sys.argv[1]), 6, {}, rank=0, barrier=lambda: None)
+"""
+
+
+class Engine:
+    """What of DeepSpeed's engine a checkpoint needs: it writes its state into a folder."""
+
+    def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+        target = Path(folder, tag)
+        target.mkdir()
+        (target / "weights").write_text("some weights")
+
+
+def save_steps(state: Path, *steps: int, **identity: str) -> None:
+    for step in steps:
+        save(Engine(), state, step, {**IDENTITY, **identity}, rank=0, barrier=lambda: None)
+
+
+def steps_in(state: Path) -> list[int]:
+    return [step for step, _ in list_checkpoints(state)]
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    save_steps(tmp_path, 3, 6, 9, 1000)
+    assert steps_in(tmp_path) == [1000, 9]
+    assert len(steps_in(tmp_path)) == KEEP
+    assert newest_sound(tmp_path, IDENTITY) == (1000, tmp_path / "step-00001000")
+
+
+def test_no_state_is_no_checkpoint(tmp_path: Path) -> None:
+    assert newest_sound(tmp_path / "nowhere", IDENTITY) is None
+
+
+@pytest.mark.parametrize("other", ["spec_digest", "plan_digest"])
+def test_another_run_s_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str) -> None:
+    save_steps(tmp_path, 3)
+    save_steps(tmp_path, 6, **{other: "another"})
+    assert newest_sound(tmp_path, IDENTITY) == (3, tmp_path / "step-00000003")
+    said = capsys.readouterr().out
+    assert said == f"checkpoint passed over: {tmp_path}/step-00000006 belongs to another {other}\n"
+
+
+def test_a_damaged_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_steps(tmp_path, 3, 6)
+    (tmp_path / "step-00000006/engine/weights").write_text("some weight")
+    assert newest_sound(tmp_path, IDENTITY) == (3, tmp_path / "step-00000003")
+    assert "step-00000006/engine/weights has 11 bytes" in capsys.readouterr().out
+    (tmp_path / "step-00000003/manifest.json").unlink()
+    assert newest_sound(tmp_path, IDENTITY) is None
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    save_steps(tmp_path, 3)
+    save_steps(tmp_path, 3, spec_digest="new")
+    assert newest_sound(tmp_path, {**IDENTITY, "spec_digest": "new"}) is not None
+
+
+def test_killed_while_saving_the_old_one_stands(tmp_path: Path) -> None:
+    save_steps(tmp_path, 3)
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)])
+    assert done.returncode == -9
+    assert newest_sound(tmp_path, IDENTITY) == (3, tmp_path / "step-00000003")
+    save_steps(tmp_path, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]

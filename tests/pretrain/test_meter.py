@@ -1,0 +1,73 @@
+"""Logs that a resumed run continues, and the line that people watch."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from dataeff.pretrain.meter import Log, Progress, peak_memory_bytes
+from dataeff.progress import clock
+
+
+def row(step: int) -> str:
+    return json.dumps({"step": step, "loss": 1 / step}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "done", "kept"),
+    [
+        ("", 0, []),
+        (row(1) + row(2) + row(3), 2, [1, 2]),
+        (row(1) + row(2) + row(3), 0, []),
+        (row(1) + row(2) + row(3)[:-1], 3, [1, 2]),  # whole, but for its end of line
+        (row(1) + row(2) + row(3)[:7], 3, [1, 2]),
+        (row(1) + row(2) + row(3)[:7], 1, [1]),
+    ],
+)
+def test_a_resumed_log_holds_the_steps_done(tmp_path: Path, text: str, done: int, kept: list[int]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    log = Log(path, done)
+    assert [entry["step"] for entry in log.rows] == kept
+    log.write({"step": done + 1, "loss": 0.5})
+    assert path.read_text() == "".join(map(row, kept)) + json.dumps({"step": done + 1, "loss": 0.5}) + "\n"
+    log.close()
+    assert [entry["step"] for entry in log.rows] == [*kept, done + 1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_log_needs_no_file(tmp_path: Path) -> None:
+    log = Log(tmp_path / "metrics.jsonl", 0)
+    log.write({"step": 1})
+    log.sync()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    log.close()
+
+
+def test_the_line_that_people_watch(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rate is of this start alone: the 400,000 tokens that a resumed run finds done took it no time."""
+    progress = Progress("gpt-ltd", 1_000_000, 400_000)
+    time.sleep(0.05)
+    entry = {"step": 4, "loss": 2.5, "learning_rate": 1e-3, "effective_tokens": 400_100, "heldout_loss": 2.25}
+    progress.show(entry, 10)
+    assert capsys.readouterr().out == ""  # nothing is due yet
+    progress.show(entry, 10, now=True)
+    said = capsys.readouterr().out
+    assert "gpt-ltd  step 4/10  loss 2.5000  held-out 2.2500  lr 1.00e-03  400,100 tokens" in said
+    assert 200 < int(said.split(" tokens/s")[0].split()[-1].replace(",", "")) <= 2000  # 100 tokens in 0.05 s
+    assert said.rstrip().endswith("left")
+    del entry["heldout_loss"]
+    progress.show(entry, 10, now=True)
+    assert "held-out" not in capsys.readouterr().out
+
+
+def test_clock() -> None:
+    found = [clock(seconds) for seconds in (0, 0.4, 65, 3725, 360_000, -3)]
+    assert found == ["0:00", "0:00", "1:05", "1:02:05", "100:00:00", "0:00"]
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    assert 10_000_000 < peak_memory_bytes() < 1_000_000_000_000

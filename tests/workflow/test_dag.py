@@ -1,0 +1,75 @@
+"""The DAG of every scale: it parses, and it has the jobs that the study's size asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.factory import ROOT
+from tests.workflow.checkout import Checkout, count
+
+SCALES = sorted(path.stem for path in (ROOT / "config/scales").glob("*.yaml"))
+DATA = {
+    "corpus_fetch": 7,
+    "corpus": 1,
+    "tokens_train": 1,
+    "tokens": 2,
+    "samples": 1,
+    "analyze_frequency": 1,
+    "analyze": 1,
+    "evaluate_items": 2,
+}
+CLOSING = {"tables": 1, "figures": 1, "report": 1}
+
+
+def runs(number: int) -> dict[str, int]:
+    return dict.fromkeys(("plan", "pretrain", "evaluate"), number)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
+    jobs = checkout.todo("--config", f"scale={scale}")
+    assert count(jobs) == Counter({**DATA, **runs(11), **CLOSING})
+    assert f"results/{scale}/report/index.html" in checkout.snakemake("--dry-run", "--config", f"scale={scale}").stdout
+    expected = {path.name for path in checkout.folder.iterdir()}
+    assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
+
+
+def test_the_checkout_s_own_snakefile_from_another_folder(finished: Checkout, tmp_path: Path) -> None:
+    """`snakemake -s CHECKOUT/Snakefile` works in a folder of one's own, with the checkout's config and profile."""
+    elsewhere = Checkout(tmp_path / "empty", commands=finished.commands)
+    for name in ("Snakefile", "workflow", "config", "profiles"):
+        (elsewhere.folder / name).rename(tmp_path / name)
+    arguments = ("--snakefile", str(tmp_path / "Snakefile"), "--config", "scale=smoke")
+    assert count(elsewhere.todo(*arguments)) == Counter({**DATA, **runs(11), **CLOSING})
+    assert elsewhere.results.is_dir()
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_results_setting_moves_every_output(checkout: Checkout, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    jobs = checkout.todo("--config", f"results={own}")
+    assert count(jobs) == Counter({**DATA, **runs(11), **CLOSING})
+    assert (own / "tiny/specs/plan/gpt-ltd-100-s1234.yaml").is_file()
+    assert not checkout.results.exists()
+
+
+def test_each_spec_is_an_input_of_one_job_kind(finished: Checkout) -> None:
+    """A spec that no rule reads would make an edit of its slice rerun nothing."""
+    text = finished.snakemake("--dry-run", "--forceall").stdout
+    specs = sorted(path for path in finished.results.rglob("specs/**/*.yaml"))
+    unread = [str(path) for path in specs if f"{path.relative_to(finished.folder)}" not in text]
+    assert len(specs) > 30
+    assert unread == []
+
+
+def test_a_scale_may_take_the_published_vocabulary(checkout: Checkout) -> None:
+    """GPT-2's tokenizer is fetched, not trained on the corpus: one more file to bring."""
+    own = {"scale": "mine", "scales": {"mine": {"extends": "smoke", "about": "gpt2's tokens", "tokenizer": "gpt2"}}}
+    (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(own))
+    jobs = checkout.todo("--configfile", "mine.yaml")
+    assert count(jobs) == Counter({**DATA, "corpus_fetch": 8, **runs(11), **CLOSING})
+    assert "corpus_fetch tokenizer_gpt2" in jobs

@@ -1,0 +1,228 @@
+"""What an edit reruns: exactly the jobs whose slice of the study changed, and what depends on them.
+
+Counted on a finished study of the default shape whose jobs end at once (stand_in.py); each test edits a copy of it
+as a user would and compares the jobs that Snakemake then lists.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.factory import ROOT
+from tests.workflow.checkout import Checkout
+
+HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
+FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
+RUNS = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
+DROPPING = [run for run in RUNS if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
+CLOSING = {"tables core", "figures core", "report"}
+DATA = {
+    "tokens_train",
+    "tokens 00",
+    "tokens 01",
+    "samples gpt-256",
+    "analyze_frequency gpt-256",
+    "analyze gpt-256 vocab_rarity",
+}
+ITEMS = {"evaluate_items last_word", "evaluate_items word_order"}
+VARIANTS = "config/variants/gpt.yaml"
+LTD = ("start: 1/16", "start: 1/8")
+
+
+def jobs(stages: str, runs: list[str] = RUNS) -> set[str]:
+    """`jobs("plan pretrain", runs)`: the jobs of those stages, one per run."""
+    return {f"{stage} {run}" for stage in stages.split() for run in runs}
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+# --- nothing changed -----------------------------------------------------------------------------------------
+
+
+def test_a_finished_study_has_nothing_to_do(finished: Checkout) -> None:
+    before = times(finished.results)
+    assert finished.todo() == set()
+    assert times(finished.results) == before
+    assert len(DROPPING) == 4
+
+
+def test_comments_and_commands_rerun_nothing(study: Checkout) -> None:
+    """A remark in any file, or a mended command line, is no reason to train again."""
+    for file in ("Snakefile", "workflow/rules/pretrain.smk", "workflow/rules/plan.smk"):
+        path = study.folder / file
+        path.write_text(path.read_text() + "\n\n# a remark\n")
+    for file in ("config.yaml", "variants/gpt.yaml", "scales/tiny.yaml", "corpora.yaml", "tasks.yaml"):
+        path = study.folder / "config" / file
+        path.write_text("# a remark\n" + path.read_text())
+    study.edit("workflow/rules/pretrain.smk", "dataeff pretrain --spec", "nice dataeff pretrain --spec")
+    study.edit("workflow/rules/plan.smk", "mem_mb=1500", "mem_mb=1600")
+    assert study.todo() == set()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "hardware={processes: 2, threads: 3, micro_batch: 4, zero_stage: 1, checkpoint_every: 7, heldout_points: 3, "
+        "memory_mb: 900, minutes: 9}",
+        "cache=elsewhere/cache",
+    ],
+    ids=["hardware", "cache"],
+)
+def test_how_a_study_is_run_is_no_part_of_it(study: Checkout, setting: str) -> None:
+    assert study.todo("--config", setting) == set()
+
+
+def test_the_order_and_layout_of_config_files_say_nothing(study: Checkout) -> None:
+    path = study.folder / VARIANTS
+    blocks = path.read_text().split("\n\n")
+    path.write_text("\n\n".join([blocks[0], *reversed(blocks[1:])]))
+    assert study.todo() == set()
+
+
+def test_files_touched_with_the_same_content_rerun_nothing(study: Checkout) -> None:
+    """A copied or restored results folder has times in no order at all."""
+    files = [path for path in study.results.rglob("*") if path.is_file()]
+    latest = max(times(study.results).values())
+    random.Random(1).shuffle(files)
+    for number, path in enumerate(files):
+        os.utime(path, ns=(latest, latest + number * 1_000_000))
+    assert study.todo() == set()
+
+
+def test_an_edit_and_its_revert_rerun_nothing(study: Checkout) -> None:
+    """Also where the edit was looked at by a dry run, which writes the edited specs."""
+    study.edit(VARIANTS, *LTD)
+    assert study.todo()
+    study.edit(VARIANTS, *reversed(LTD))
+    assert study.todo() == set()
+
+
+# --- an edit reruns its slice --------------------------------------------------------------------------------
+
+
+def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> None:
+    """The method, and every composition that extends it, at every data fraction; nothing else, and once."""
+    before = times(study.results / "tiny")
+    study.edit(VARIANTS, *LTD)
+    assert study.todo() == jobs("plan pretrain evaluate", DROPPING) | CLOSING
+    study.run()
+    assert study.todo() == set()
+    rewritten = {
+        path.relative_to(study.results / "tiny").parts[:2]
+        for path, time in times(study.results / "tiny").items()
+        if before[path] != time
+    }
+    made = {(stage, run) for stage, run in rewritten if stage in ("plan", "pretrain", "evaluate")}
+    assert made == {(stage, run) for stage in ("plan", "pretrain", "evaluate") for run in DROPPING}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("scales/tiny.yaml", "shots: [0, 10]", "shots: [0, 5]", jobs("evaluate") | CLOSING),
+        ("scales/tiny.yaml", "items: 200", "items: 100", jobs("evaluate") | CLOSING),
+        ("scales/tiny.yaml", "dropout: 0.1", "dropout: 0.0", jobs("pretrain evaluate") | CLOSING),
+        ("scales/tiny.yaml", "peak: 1.5e-3", "peak: 1.0e-3", jobs("plan pretrain evaluate") | CLOSING),
+        (VARIANTS, "common words first", "rare words last", CLOSING),
+        ("config.yaml", "cl_seqres, ", "", CLOSING),
+        ("corpora.yaml", "vocab_size: 4096", "vocab_size: 2048", DATA | jobs("plan pretrain evaluate") | CLOSING),
+        (
+            "corpora.yaml",
+            "min_characters: 200",
+            "min_characters: 300",
+            {"corpus"} | ITEMS | DATA | jobs("plan pretrain evaluate") | CLOSING,
+        ),
+    ],
+    ids=["shots", "items", "model", "learning-rate", "about", "variant-removed", "tokenizer", "corpus"],
+)
+def test_an_edit_of_config(study: Checkout, file: str, old: str, new: str, expected: set[str]) -> None:
+    study.edit(f"config/{file.removeprefix('config/')}", old, new)
+    assert study.todo() == expected
+
+
+def test_one_more_seed_adds_its_runs_only(study: Checkout) -> None:
+    added = [run.replace("s1234", "s1") for run in RUNS]
+    assert study.todo("--config", "seeds=[1234, 1]") == jobs("plan pretrain evaluate", added) | CLOSING
+
+
+OWN_STUDY = """
+grid: mine
+grids:
+  mine:
+    - {family: gpt, variants: [baseline, ltd_late]}
+variants:
+  gpt:
+    ltd_late:
+      about: random-LTD in the second half of the layers
+      extends: [ltd]
+      token_drop: {keep_first: 2}
+"""
+
+
+def test_a_study_of_one_s_own_runs_its_own_jobs_only(study: Checkout) -> None:
+    """A file by --configfile, no tracked file edited; and the default study is still done afterwards."""
+    (study.folder / "my_study.yaml").write_text(OWN_STUDY)
+    own = {"tables mine", "figures mine", "report"}
+    assert study.todo("--configfile", "my_study.yaml") == (
+        jobs("plan pretrain evaluate", ["gpt-ltd_late-100-s1234"]) | own
+    )
+    study.run("--configfile", "my_study.yaml")
+    assert study.todo("--configfile", "my_study.yaml") == set()
+    assert study.todo() == set()
+
+
+def test_a_second_scale_shares_the_data_and_leaves_the_first_done(study: Checkout) -> None:
+    smoke = ("--config", "scale=smoke")
+    assert study.todo(*smoke) == jobs("plan pretrain evaluate") | CLOSING
+    study.run(*smoke)
+    assert study.todo(*smoke) == set()
+    assert study.todo() == set()
+
+
+# --- outputs that are gone, stages that mean something else --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("tiny/evaluate/gpt-ltd-100-s1234/10shot/scores.json", {"evaluate gpt-ltd-100-s1234"} | CLOSING),
+        ("tiny/pretrain/gpt-ltd-100-s1234/model.safetensors", {"pretrain gpt-ltd-100-s1234"}),
+        ("tiny/plan/gpt-ltd-100-s1234/order.json", {"plan gpt-ltd-100-s1234"}),
+        ("tiny/tables/core/quality.csv", {"tables core", "report"}),
+        ("tiny/report/index.html", {"report"}),
+    ],
+    ids=["scores", "model", "plan", "table", "report"],
+)
+def test_a_deleted_output_is_made_again(study: Checkout, path: str, expected: set[str]) -> None:
+    (study.results / path).unlink()
+    assert study.todo() == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("CorpusSpec", {"corpus"} | ITEMS | DATA | jobs("plan pretrain evaluate") | CLOSING),
+        ("AnalyzeSpec", {"analyze gpt-256 vocab_rarity"}),
+        ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
+        ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
+        ("ItemsSpec", ITEMS | jobs("evaluate") | CLOSING),
+        ("EvaluateSpec", jobs("evaluate") | CLOSING),
+        ("GridSpec", CLOSING),
+    ],
+)
+def test_a_stage_s_new_version_reruns_it_and_what_follows(study: Checkout, spec: str, expected: set[str]) -> None:
+    """A developer raises `version` in the stage's spec where its output means something else."""
+    package = study.folder / "src/dataeff"
+    shutil.copytree(ROOT / "src/dataeff", package, ignore=shutil.ignore_patterns("__pycache__"))
+    path = package / "study/specs.py"
+    head, body = path.read_text().split(f"class {spec}(Spec):\n", 1)
+    body = body.replace("    stage: ClassVar", "    version: int = 2\n    stage: ClassVar", 1)
+    path.write_text(f"{head}class {spec}(Spec):\n{body}")
+    assert study.todo(PYTHONPATH=str(package.parent)) == expected
