@@ -35,11 +35,20 @@ wildcard_constraints:
 rule all:
     input:
         REPORTS[study.grid],
+        # The report alone would leave a result unmade that someone deleted.
+        lambda wildcards: outputs_of(study.grid),
 
 
 for stage in "corpus tokens samples analyze plan pretrain evaluate tables figures report".split():
 
     include: f"workflow/rules/{stage}.smk"
+
+
+def outputs_of(grid):
+    """Every file under S that a grid is made of."""
+    of_run = [*rules.plan.output, *rules.pretrain.output, *rules.evaluate.output]
+    of_grid = [*rules.tables.output, *rules.figures.output]
+    return expand(of_run, run=study_of.names(study.grids[grid])) + expand(of_grid, grid=grid)
 
 
 onerror:

@@ -17,7 +17,7 @@ from dataeff.study.workflow import hardware_options
 from tests.factory import config, load
 
 HEAVY = {"torch", "transformers", "deepspeed", "lm_eval", "pandas", "matplotlib", "tokenizers", "numba", "snakemake"}
-STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report".split()
+STAGES = {"corpus", "tokens", "samples", "analyze", "plan", "pretrain", "evaluate", "tables", "figures", "report"}
 PRETRAIN = "pretrain --spec s --plan p --samples a --tokenizer t --heldout h --state st --out o --tokens 00 01"
 
 
@@ -41,10 +41,10 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 
 
 def test_every_stage_has_a_command() -> None:
-    assert {words[0] for words in COMMANDS} == {*STAGES, "summary", "schemas", "run"}
+    assert {words[0] for words in COMMANDS} == STAGES | {"summary", "schemas", "run"}
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", sorted(COMMANDS.keys() - {("run",)}), ids=" ".join)
 def test_every_command_has_help_and_a_function(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*words, "--help"])
@@ -130,7 +130,9 @@ def test_impossible_hardware_is_named(option: str, message: str, capsys: pytest.
     assert ended.value.code == f"dataeff: error: {message}"
 
 
-@pytest.mark.parametrize("words", ["--cores all", "-n --cores 2 report --config scale=tiny", "all", ""])
+@pytest.mark.parametrize(
+    "words", ["--cores all", "-n --cores 2 report --config scale=tiny", "all", "--help", "-- all", ""]
+)
 def test_run_gives_all_its_arguments_to_snakemake(words: str) -> None:
     assert cli.build_parser().parse_args(["run", *words.split()]).arguments == words.split()
 

@@ -74,11 +74,7 @@ def plan(args: argparse.Namespace) -> None:
     from dataeff import plan as stage
     from dataeff.study.specs import PlanSpec, read_spec
 
-    print(
-        stage.run(
-            read_spec(args.spec, PlanSpec), args.samples, {path.name: path for path in args.index}, args.out
-        )
-    )
+    print(stage.run(read_spec(args.spec, PlanSpec), args.samples, {path.name: path for path in args.index}, args.out))
 
 
 def pretrain(args: argparse.Namespace) -> None:
@@ -141,9 +137,7 @@ def report(args: argparse.Namespace) -> None:
     from dataeff import report as stage
     from dataeff.study.specs import GridSpec, read_spec
 
-    stage.build(
-        read_spec(args.spec, GridSpec), args.results, args.corpus, args.tables, args.figures, args.out
-    )
+    stage.build(read_spec(args.spec, GridSpec), args.results, args.corpus, args.tables, args.figures, args.out)
 
 
 def summary(args: argparse.Namespace) -> None:
@@ -174,9 +168,7 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         ("--state", "folder for resume checkpoints; removed when the run is done"),
     ):
         parser.add_argument(name, type=Path, required=True, help=what)
-    parser.add_argument(
-        "--tokens", type=Path, nargs="+", required=True, help="prefixes of the .bin/.idx files"
-    )
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="prefixes of the .bin/.idx files")
     for name, default, what in (
         ("--processes", 1, "ranks on this machine"),
         ("--threads", 1, "CPU threads per rank"),
@@ -185,9 +177,7 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         ("--checkpoint-every", 50, "steps"),
         ("--heldout-points", 10, "how often the held-out probe is taken"),
     ):
-        parser.add_argument(
-            name, type=int, default=default, help=f"{what} (default {default}); never changes the plan"
-        )
+        parser.add_argument(name, type=int, default=default, help=f"{what} (default {default}); never changes the plan")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -210,14 +200,10 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     def group(name: str, what: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-        return commands.add_parser(name, help=what, description=what).add_subparsers(
-            required=True, metavar="STEP"
-        )
+        return commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="STEP")
 
     corpus = group("corpus", "text sources to shards and held-out documents")
-    options(
-        stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out"
-    )
+    options(stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out")
     options(
         stage(corpus, "build", "clean, deduplicate, split, shard", corpus_build),
         "--spec",
@@ -226,9 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     tokens = group("tokens", "tokenizer and tokens")
     options(stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--source+", "--out")
-    options(
-        stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out"
-    )
+    options(stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out")
     options(stage(commands, "samples", "the sample index", samples), "--spec", "--tokens+", "--out")
     analyze = group("analyze", "difficulty of every sample")
     options(
@@ -249,9 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     planning = options(
         stage(commands, "plan", "steps table and sample order of a run", plan), "--spec", "--samples", "--out"
     )
-    planning.add_argument(
-        "--index", type=Path, nargs="*", default=[], help="difficulty index folders, named by metric"
-    )
+    planning.add_argument("--index", type=Path, nargs="*", default=[], help="difficulty index folders, named by metric")
     training = options(stage(commands, "pretrain", "train one run", pretrain), "--spec", "--out")
     _pretrain_options(training)
     evaluate = group("evaluate", "held-out loss and tasks")
@@ -265,9 +247,7 @@ def build_parser() -> argparse.ArgumentParser:
     options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
     scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     options(stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--data", "--out")
-    options(
-        stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out"
-    )
+    options(stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out")
     options(
         stage(commands, "report", "one self-contained page", report),
         "--spec",
@@ -280,10 +260,11 @@ def build_parser() -> argparse.ArgumentParser:
     short = options(stage(commands, "summary", "print a grid's result table", summary), "--results")
     short.add_argument("--grid", default="core")
     options(stage(commands, "schemas", "write the JSON schemas of config/", schemas), "--out")
-    launch = stage(
-        commands, "run", "snakemake with its lock looked after; all arguments go to snakemake", run
-    )
+    # Snakemake's options are none of ours: without a prefix character all of them are plain arguments.
+    what = "snakemake with its lock looked after; all arguments go to snakemake"
+    launch = commands.add_parser("run", help=what, description=what, prefix_chars=" ", add_help=False)
     launch.add_argument("arguments", nargs=argparse.REMAINDER)
+    launch.set_defaults(command=run)
     return parser
 
 

@@ -51,8 +51,9 @@ def build(spec: GridSpec, results: Path, corpus: Path, tables: Path, figures: Pa
 def _shown(table: Table) -> dict[str, Any]:
     """A table's cells as texts, with the plain value beside each for sorting."""
     sections = []
+    one_family = len({row.get("family") for row in table.rows}) == 1
     for name, title in table.sections.items():
-        columns = table.shown_in(name)
+        columns = [column for column in table.shown_in(name) if not (one_family and column.key == "family")]
         rows = [
             [
                 {"text": format_cell(column, row), "value": row.get(column.key), "number": column.digits is not None}

@@ -1,11 +1,12 @@
 """A user's checkout to run Snakemake in: the Snakefile, its rules, profiles/ and config/, copied to a folder of its own.
 
-The jobs' commands go to stand_in.py, or to the real `dataeff` where a test asks for it. What Snakemake would run is
+Its jobs' commands go to stand_in.py, or to the real `dataeff` where a test asks for it. What Snakemake would run is
 read from its dry run, job by job.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from dataeff.study.workflow import FROZEN
 from tests.factory import ROOT
 
 PARTS = ("Snakefile", "workflow", "config", "profiles")
@@ -22,11 +24,41 @@ JOB = re.compile(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", re.MULTILINE)
 WILDCARDS = re.compile(r"^ {4}wildcards: (.*)$", re.MULTILINE)
 
 
+class Starter:
+    """Starts Snakemake in a folder (zygote.py), with `dataeff` as the stand-in where `commands` names its folder."""
+
+    def __init__(self, output: Path, commands: Path | None = None) -> None:
+        self.output, self.commands = output, commands
+        self.zygote = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("zygote.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        folders = [] if self.commands is None else [str(self.commands)]
+        folders += [str(Path(sys.executable).parent), os.environ["PATH"]]
+        inherited = {name: value for name, value in os.environ.items() if name != FROZEN}
+        return {**inherited, "PATH": os.pathsep.join(folders), **changes}
+
+    def start(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> tuple[int, str]:
+        request = {"folder": str(folder), "arguments": arguments, "output": str(self.output)}
+        assert self.zygote.stdin is not None
+        assert self.zygote.stdout is not None
+        self.zygote.stdin.write(json.dumps({**request, "environment": self.environment(**environment)}) + "\n")
+        return int(self.zygote.stdout.readline()), self.output.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        self.zygote.communicate(timeout=60)
+
+
 class Checkout:
     """One folder with the tracked parts of the repository, and Snakemake started in it as a user does."""
 
-    def __init__(self, folder: Path, source: Path = ROOT, commands: Path | None = None) -> None:
-        self.folder, self.commands = folder, commands
+    def __init__(self, folder: Path, starter: Starter, source: Path = ROOT) -> None:
+        self.folder, self.starter = folder, starter
         folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
             copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
@@ -34,7 +66,7 @@ class Checkout:
 
     def copy_to(self, folder: Path) -> Checkout:
         """The same checkout in another folder, with its results and Snakemake's records of them."""
-        copied = Checkout(folder, self.folder, self.commands)
+        copied = Checkout(folder, self.starter, self.folder)
         for part in ("results", ".snakemake"):
             shutil.copytree(self.folder / part, folder / part)
         return copied
@@ -43,46 +75,31 @@ class Checkout:
     def results(self) -> Path:
         return self.folder / "results"
 
-    def environment(self, **changes: str) -> dict[str, str]:
-        """This process's environment, in which `dataeff` is the stand-in where there is one."""
-        folders = [] if self.commands is None else [str(self.commands)]
-        folders += [str(Path(sys.executable).parent), os.environ["PATH"]]
-        inherited = {name: value for name, value in os.environ.items() if name != "DATAEFF_STUDY"}
-        return {**inherited, "PATH": os.pathsep.join(folders), **changes}
-
-    def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs `snakemake ARGUMENTS`; its output and messages come as one text in `stdout`."""
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
-            cwd=self.folder,
-            env=self.environment(**environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+    def snakemake(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Runs `snakemake ARGUMENTS`: its exit status and all that it said."""
+        return self.starter.start(self.folder, arguments, environment)
 
     def run(self, *arguments: str, **environment: str) -> str:
         """Runs the study to its end."""
-        done = self.snakemake("--cores", "4", *arguments, **environment)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        status, said = self.snakemake("--cores", "4", *arguments, **environment)
+        assert status == 0, said
+        return said
 
     def todo(self, *arguments: str, **environment: str) -> set[str]:
         """The jobs that a dry run lists, as `rule wildcard ...`; less the target rule `all`, which runs nothing."""
-        done = self.snakemake("--dry-run", *arguments, **environment)
-        assert done.returncode == 0, done.stdout
-        assert "profiles/default" in done.stdout, "the dry run did not find the checkout's profile"
-        jobs = [_job(match) for match in JOB.finditer(done.stdout)]
+        status, said = self.snakemake("--dry-run", *arguments, **environment)
+        assert status == 0, said
+        assert "profiles/default" in said, "the dry run did not find the checkout's profile"
+        jobs = [_job(match) for match in JOB.finditer(said)]
         assert len(jobs) == len(set(jobs))
-        assert bool(jobs) != (NOTHING in done.stdout), done.stdout
+        assert bool(jobs) != (NOTHING in said), said
         return set(jobs) - {"all"}
 
     def error(self, *arguments: str, **environment: str) -> str:
         """What a dry run that is refused says."""
-        done = self.snakemake("--dry-run", *arguments, **environment)
-        assert done.returncode != 0, done.stdout
-        return done.stdout
+        status, said = self.snakemake("--dry-run", *arguments, **environment)
+        assert status != 0, said
+        return said
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replaces a text that a file of the checkout holds once."""

@@ -127,7 +127,7 @@ def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> Non
     ("file", "old", "new", "expected"),
     [
         ("scales/tiny.yaml", "shots: [0, 10]", "shots: [0, 5]", jobs("evaluate") | CLOSING),
-        ("scales/tiny.yaml", "items: 200", "items: 100", jobs("evaluate") | CLOSING),
+        ("scales/tiny.yaml", "items: 250", "items: 100", jobs("evaluate") | CLOSING),
         ("scales/tiny.yaml", "dropout: 0.1", "dropout: 0.0", jobs("pretrain evaluate") | CLOSING),
         ("scales/tiny.yaml", "peak: 1.5e-3", "peak: 1.0e-3", jobs("plan pretrain evaluate") | CLOSING),
         (VARIANTS, "common words first", "rare words last", CLOSING),
