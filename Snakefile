@@ -20,7 +20,6 @@ R = study.results
 D = f"{R}/data/{study.scale.corpus}"
 T = f"{D}/{study.scale.tokenizer}"
 S = f"{R}/{study.scale_name}"
-REPORTS = {grid: f"{S}/report/{'index' if grid == study.grid else grid}.html" for grid in study.grids}
 
 
 wildcard_constraints:
@@ -34,22 +33,36 @@ wildcard_constraints:
 
 rule all:
     input:
-        REPORTS[study.grid],
-        # The report alone would leave a result unmade that someone deleted.
         lambda wildcards: outputs_of(study.grid),
+    message:
+        f"grid {study.grid} at scale {study.scale_name}"
 
 
-for stage in "corpus tokens samples analyze plan pretrain evaluate tables figures report".split():
+for (
+    stage
+) in (
+    "corpus tokens samples analyze plan pretrain evaluate tables figures report".split()
+):
 
     include: f"workflow/rules/{stage}.smk"
 
 
-def outputs_of(grid):
-    """Every file under S that a grid is made of."""
-    of_run = [*rules.plan.output, *rules.pretrain.output, *rules.evaluate.output]
-    of_grid = [*rules.tables.output, *rules.figures.output]
-    return expand(of_run, run=study_of.names(study.grids[grid])) + expand(of_grid, grid=grid)
+for grid in study.grids:
+
+    rule:
+        name:
+            grid
+        input:
+            outputs_of(grid),
+        message:
+            f"grid {grid} at scale {study.scale_name}"
+
+
+onsuccess:
+    study_of.print_summary(study)
 
 
 onerror:
-    print("To continue after mending the cause: the same command again. It reruns only what is missing.")
+    print(
+        "To continue after mending the cause: the same command again. It reruns only what is missing."
+    )

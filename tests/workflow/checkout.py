@@ -13,7 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from dataeff.study.workflow import FROZEN
 from tests.factory import ROOT
@@ -101,12 +106,17 @@ class Checkout:
         assert status != 0, said
         return said
 
-    def edit(self, file: str, old: str, new: str) -> None:
-        """Replaces a text that a file of the checkout holds once."""
-        path = self.folder / file
-        text = path.read_text(encoding="utf-8")
-        assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times"
-        path.write_text(text.replace(old, new), encoding="utf-8")
+    def edit(self, file: str, key: str, value: Any) -> Any:
+        """Sets the value at a dotted key of a file of config/; returns the old one. Comments and layout are lost."""
+        path = self.folder / "config" / file
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        *parents, last = key.split(".")
+        place = reduce(getitem, parents, content)
+        old = place[last]
+        assert old != value, f"{file}: {key} is {value!r} already"
+        place[last] = value
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return old
 
 
 def _job(match: re.Match[str]) -> str:

@@ -20,18 +20,23 @@ HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
 FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
 RUNS = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
 DROPPING = [run for run in RUNS if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
+SELECTING = [run for run in RUNS if run.split("-")[1] in ("cl_voc", "cl_seqtru_voc", "composed", "composed_flat_lr")]
+ANALYZE = "analyze gpt-256 vocab_rarity"
 CLOSING = {"tables core", "figures core", "report"}
-DATA = {
+TOKENS = {
     "tokens_train",
     "tokens 00",
     "tokens 01",
     "samples gpt-256",
     "analyze_frequency gpt-256",
-    "analyze gpt-256 vocab_rarity",
+    ANALYZE,
 }
-ITEMS = {"evaluate_items last_word", "evaluate_items word_order"}
-VARIANTS = "config/variants/gpt.yaml"
-LTD = ("start: 1/16", "start: 1/8")
+ORDER = "evaluate_items word_order"
+CORPUS = {"corpus", "evaluate_items last_word", ORDER} | TOKENS
+TINY = "scales/tiny.yaml"
+VARIANTS = "variants/gpt.yaml"
+TOKENIZERS = "corpora.yaml"
+LTD = "ltd.token_drop.pacing.start"
 
 
 def jobs(stages: str, runs: list[str] = RUNS) -> set[str]:
@@ -55,14 +60,14 @@ def test_a_finished_study_has_nothing_to_do(finished: Checkout) -> None:
 
 def test_comments_and_commands_rerun_nothing(study: Checkout) -> None:
     """A remark in any file, or a mended command line, is no reason to train again."""
-    for file in ("Snakefile", "workflow/rules/pretrain.smk", "workflow/rules/plan.smk"):
-        path = study.folder / file
-        path.write_text(path.read_text() + "\n\n# a remark\n")
-    for file in ("config.yaml", "variants/gpt.yaml", "scales/tiny.yaml", "corpora.yaml", "tasks.yaml"):
-        path = study.folder / "config" / file
+    configs = [path for path in (study.folder / "config").rglob("*.yaml") if path.parent.name != "schemas"]
+    for path in (study.folder / "Snakefile", *(study.folder / "workflow/rules").glob("*.smk"), *configs):
         path.write_text("# a remark\n" + path.read_text())
-    study.edit("workflow/rules/pretrain.smk", "dataeff pretrain --spec", "nice dataeff pretrain --spec")
-    study.edit("workflow/rules/plan.smk", "mem_mb=1500", "mem_mb=1600")
+    for rule in ("plan", "pretrain"):
+        path = study.folder / f"workflow/rules/{rule}.smk"
+        mended = path.read_text().replace(f"dataeff {rule} --spec", f"nice dataeff {rule} --spec")
+        path.write_text(mended.replace("mem_mb=", "mem_mb=10 + "))
+        assert path.read_text().count("nice dataeff") == path.read_text().count("=10 + ") == 1
     assert study.todo() == set()
 
 
@@ -80,7 +85,7 @@ def test_how_a_study_is_run_is_no_part_of_it(study: Checkout, setting: str) -> N
 
 
 def test_the_order_and_layout_of_config_files_say_nothing(study: Checkout) -> None:
-    path = study.folder / VARIANTS
+    path = study.folder / "config" / VARIANTS
     blocks = path.read_text().split("\n\n")
     path.write_text("\n\n".join([blocks[0], *reversed(blocks[1:])]))
     assert study.todo() == set()
@@ -98,9 +103,9 @@ def test_files_touched_with_the_same_content_rerun_nothing(study: Checkout) -> N
 
 def test_an_edit_and_its_revert_rerun_nothing(study: Checkout) -> None:
     """Also where the edit was looked at by a dry run, which writes the edited specs."""
-    study.edit(VARIANTS, *LTD)
+    old = study.edit(VARIANTS, LTD, "1/8")
     assert study.todo()
-    study.edit(VARIANTS, *reversed(LTD))
+    study.edit(VARIANTS, LTD, old)
     assert study.todo() == set()
 
 
@@ -110,7 +115,7 @@ def test_an_edit_and_its_revert_rerun_nothing(study: Checkout) -> None:
 def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> None:
     """The method, and every composition that extends it, at every data fraction; nothing else, and once."""
     before = times(study.results / "tiny")
-    study.edit(VARIANTS, *LTD)
+    study.edit(VARIANTS, LTD, "1/8")
     assert study.todo() == jobs("plan pretrain evaluate", DROPPING) | CLOSING
     study.run()
     assert study.todo() == set()
@@ -124,27 +129,32 @@ def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "expected"),
+    ("file", "key", "value", "expected"),
     [
-        ("scales/tiny.yaml", "shots: [0, 10]", "shots: [0, 5]", jobs("evaluate") | CLOSING),
-        ("scales/tiny.yaml", "items: 250", "items: 100", jobs("evaluate") | CLOSING),
-        ("scales/tiny.yaml", "dropout: 0.1", "dropout: 0.0", jobs("pretrain evaluate") | CLOSING),
-        ("scales/tiny.yaml", "peak: 1.5e-3", "peak: 1.0e-3", jobs("plan pretrain evaluate") | CLOSING),
-        (VARIANTS, "common words first", "rare words last", CLOSING),
-        ("config.yaml", "cl_seqres, ", "", CLOSING),
-        ("corpora.yaml", "vocab_size: 4096", "vocab_size: 2048", DATA | jobs("plan pretrain evaluate") | CLOSING),
-        (
-            "corpora.yaml",
-            "min_characters: 200",
-            "min_characters: 300",
-            {"corpus"} | ITEMS | DATA | jobs("plan pretrain evaluate") | CLOSING,
-        ),
+        (TINY, "evaluation.shots", [0, 5], jobs("evaluate") | CLOSING),
+        (TINY, "evaluation.items", 7, jobs("evaluate") | CLOSING),
+        (TINY, "families.gpt.model.dropout", 0.3, jobs("pretrain evaluate") | CLOSING),
+        (TINY, "families.gpt.learning_rate.peak", 0.5, jobs("plan pretrain evaluate") | CLOSING),
+        (VARIANTS, "cl_voc.about", "rare words last", CLOSING),
+        (TOKENIZERS, "tokenizers.bpe4k.vocab_size", 999, TOKENS | jobs("plan pretrain evaluate") | CLOSING),
+        (TOKENIZERS, "corpora.packages_small.min_characters", 333, CORPUS | jobs("plan pretrain evaluate") | CLOSING),
+        ("tasks.yaml", "tasks.word_order.choices", 3, {ORDER} | jobs("evaluate") | CLOSING),
     ],
-    ids=["shots", "items", "model", "learning-rate", "about", "variant-removed", "tokenizer", "corpus"],
+    ids=["shots", "items", "model", "learning-rate", "about", "tokenizer", "corpus", "task"],
 )
-def test_an_edit_of_config(study: Checkout, file: str, old: str, new: str, expected: set[str]) -> None:
-    study.edit(f"config/{file.removeprefix('config/')}", old, new)
+def test_an_edit_of_one_key(study: Checkout, file: str, key: str, value: object, expected: set[str]) -> None:
+    study.edit(file, key, value)
     assert study.todo() == expected
+
+
+def test_a_method_that_is_taken_out_reruns_no_other(study: Checkout) -> None:
+    """Its results stay on the disk; only what shows the grid as a whole is made anew."""
+    path = study.folder / "config/config.yaml"
+    path.write_text(path.read_text().replace("cl_seqres, ", ""))
+    assert study.todo() == CLOSING
+    study.run()
+    assert study.todo() == set()
+    assert (study.results / "tiny/evaluate/gpt-cl_seqres-100-s1234/heldout.json").is_file()
 
 
 def test_one_more_seed_adds_its_runs_only(study: Checkout) -> None:
@@ -175,7 +185,7 @@ def test_a_study_of_one_s_own_runs_its_own_jobs_only(study: Checkout) -> None:
     )
     study.run("--configfile", "my_study.yaml")
     assert study.todo("--configfile", "my_study.yaml") == set()
-    assert study.todo() == set()
+    assert study.todo() == {"report"}, "of the default study, only its page is to be shown again"
 
 
 def test_a_second_scale_shares_the_data_and_leaves_the_first_done(study: Checkout) -> None:
@@ -189,30 +199,45 @@ def test_a_second_scale_shares_the_data_and_leaves_the_first_done(study: Checkou
 # --- outputs that are gone, stages that mean something else --------------------------------------------------
 
 
+LTD_RUN = ["gpt-ltd-100-s1234"]
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("tiny/evaluate/gpt-ltd-100-s1234/10shot/scores.json", {"evaluate gpt-ltd-100-s1234"} | CLOSING),
-        ("tiny/pretrain/gpt-ltd-100-s1234/model.safetensors", {"pretrain gpt-ltd-100-s1234"}),
-        ("tiny/plan/gpt-ltd-100-s1234/order.json", {"plan gpt-ltd-100-s1234"}),
-        ("tiny/tables/core/quality.csv", {"tables core", "report"}),
-        ("tiny/report/index.html", {"report"}),
+        ("plan/gpt-ltd-100-s1234/order.json", jobs("plan pretrain evaluate", LTD_RUN) | CLOSING),
+        ("pretrain/gpt-ltd-100-s1234/model.safetensors", jobs("pretrain evaluate", LTD_RUN) | CLOSING),
+        ("evaluate/gpt-ltd-100-s1234/10shot/scores.json", jobs("evaluate", LTD_RUN) | CLOSING),
+        ("tables/core/quality.csv", {"tables core", "report"}),
+        ("figures/core", {"figures core", "report"}),
+        ("report/index.html", {"report"}),
     ],
-    ids=["scores", "model", "plan", "table", "report"],
+    ids=["plan", "model", "scores", "table", "figures", "report"],
 )
-def test_a_deleted_output_is_made_again(study: Checkout, path: str, expected: set[str]) -> None:
-    (study.results / path).unlink()
+def test_a_deleted_result_is_made_again(study: Checkout, path: str, expected: set[str]) -> None:
+    """And what depends on it; also where the report is there and newer than all that it was made from."""
+    place = study.results / "tiny" / path
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
     assert study.todo() == expected
+
+
+def test_shared_data_is_made_again_when_something_needs_it(study: Checkout) -> None:
+    """A study that is done may lose its data to save space; a new run then brings back what it reads."""
+    for path in study.results.rglob("data/*/bpe4k/gpt-256/analyze/vocab_rarity/order.npy"):
+        path.unlink()
+    assert study.todo() == set()
+    study.edit(VARIANTS, "cl_voc.curriculum.vocab_rarity.pacing.root", 3)
+    assert study.todo() == {ANALYZE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING
 
 
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("CorpusSpec", {"corpus"} | ITEMS | DATA | jobs("plan pretrain evaluate") | CLOSING),
-        ("AnalyzeSpec", {"analyze gpt-256 vocab_rarity"}),
+        ("CorpusSpec", CORPUS | jobs("plan pretrain evaluate") | CLOSING),
+        ("AnalyzeSpec", {ANALYZE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING),
         ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
         ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
-        ("ItemsSpec", ITEMS | jobs("evaluate") | CLOSING),
+        ("ItemsSpec", {"evaluate_items last_word", ORDER} | jobs("evaluate") | CLOSING),
         ("EvaluateSpec", jobs("evaluate") | CLOSING),
         ("GridSpec", CLOSING),
     ],

@@ -27,16 +27,18 @@ def run(request: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    status: Any = 1
     try:
         cli.main(request["arguments"])
+        status: Any = 0
     except SystemExit as ended:
         status = ended.code
     except BaseException:
-        traceback.print_exc()
+        status = traceback.format_exc()
+    if isinstance(status, str):  # as the interpreter ends a process
+        print(status, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
+    os._exit(1 if isinstance(status, str) else status or 0)
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ rule evaluate_items:
         f"{D}/benchmarks/items-{{task}}.tsv"
     resources:
         mem_mb=1000,
+    message:
+        "evaluate items {wildcards.task}"
     shell:
         f"dataeff evaluate items --spec {{input.spec}} --heldout {D}/heldout --out {D}/items/{{wildcards.task}} > {{log}} 2>&1"
 
@@ -27,8 +29,6 @@ rule evaluate:
     output:
         f"{S}/evaluate/{{run}}/heldout.json",
         expand(f"{S}/evaluate/{{{{run}}}}/{{shots}}shot/scores.json", shots=SHOTS),
-    params:
-        tasks=ITEMS,
     log:
         f"{S}/logs/evaluate/{{run}}.log",
     benchmark:
@@ -36,6 +36,10 @@ rule evaluate:
     threads: study.hardware.threads
     resources:
         mem_mb=2500,
+    params:
+        tasks=ITEMS,
+    message:
+        "evaluate {wildcards.run}"
     shell:
         f"dataeff evaluate run --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --heldout {D}/heldout"
         f" --items {{params.tasks}} --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}} > {{log}} 2>&1"

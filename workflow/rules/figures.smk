@@ -3,7 +3,8 @@ rule figures:
         spec=f"{S}/specs/grid/{{grid}}.yaml",
         results=lambda wildcards: results_of(wildcards.grid),
         plans=lambda wildcards: expand(
-            f"{S}/plan/{{run}}/steps.parquet", run=study_of.names(study.grids[wildcards.grid])
+            f"{S}/plan/{{run}}/steps.parquet",
+            run=study_of.names(study.grids[wildcards.grid]),
         ),
     output:
         report(
@@ -18,5 +19,7 @@ rule figures:
         f"{S}/benchmarks/figures/{{grid}}.tsv"
     resources:
         mem_mb=1000,
+    message:
+        "figures {wildcards.grid}"
     shell:
         f"dataeff figures --spec {{input.spec}} --results {S} --data {T} --out {S}/figures/{{wildcards.grid}} > {{log}} 2>&1"

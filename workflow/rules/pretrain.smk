@@ -7,10 +7,14 @@ rule pretrain:
         tokenizer=rules.tokens_train.output,
         heldout=rules.corpus.output.heldout,
     output:
-        multiext(f"{S}/pretrain/{{run}}/", "model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"),
-    params:
-        samples=lambda wildcards: folders(samples_of(wildcards)),
-        prefixes=TOKENS,
+        multiext(
+            f"{S}/pretrain/{{run}}/",
+            "model.safetensors",
+            "config.json",
+            "metrics.jsonl",
+            "run.json",
+            "timings.json",
+        ),
     log:
         f"{S}/logs/pretrain/{{run}}.log",
     benchmark:
@@ -19,6 +23,11 @@ rule pretrain:
     resources:
         mem_mb=study.hardware.memory_mb * study.hardware.processes,
         runtime=study.hardware.minutes,
+    params:
+        samples=lambda wildcards: folders(samples_of(wildcards)),
+        prefixes=TOKENS,
+    message:
+        "pretrain {wildcards.run}"
     shell:
         f"dataeff pretrain --spec {{input.spec}} --plan {S}/plan/{{wildcards.run}} --samples {{params.samples}}"
         f" --tokens {{params.prefixes}} --tokenizer {T}/tokenizer --heldout {D}/heldout"

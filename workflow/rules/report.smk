@@ -8,18 +8,37 @@ rule report:
         spec=lambda wildcards: f"{S}/specs/grid/{grid_of(wildcards)}.yaml",
         corpus=rules.corpus.output.card,
         tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}/quality.csv",
-        figures=lambda wildcards: f"{S}/figures/{grid_of(wildcards)}",
+        # What changes a figure changes the results too; a folder that is only touched must not make the page anew.
+        figures=lambda wildcards: ancient(f"{S}/figures/{grid_of(wildcards)}"),
         results=lambda wildcards: results_of(grid_of(wildcards)),
     output:
-        report(f"{S}/report/{{page}}.html", caption="../report/page.rst", category="Report"),
-    params:
-        tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}",
+        report(
+            f"{S}/report/{{page}}.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
     log:
         f"{S}/logs/report/{{page}}.log",
     benchmark:
         f"{S}/benchmarks/report/{{page}}.tsv"
     resources:
         mem_mb=1000,
+    params:
+        tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}",
+    message:
+        "report {wildcards.page}"
     shell:
         f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}}"
         " --tables {params.tables} --figures {input.figures} --out {output} > {log} 2>&1"
+
+
+def outputs_of(grid):
+    """Every file that a grid is made of: the report alone would leave a result unmade that someone deleted."""
+    page = "index" if grid == study.grid else grid
+    of_run = [*rules.plan.output, *rules.pretrain.output, *rules.evaluate.output]
+    of_grid = [*rules.tables.output, *rules.figures.output]
+    return [
+        *expand(of_run, run=study_of.names(study.grids[grid])),
+        *expand(of_grid, grid=grid),
+        *expand(rules.report.output, page=page),
+    ]

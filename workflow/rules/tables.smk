@@ -1,7 +1,11 @@
 def results_of(grid):
     """The files of every run of a grid that tables, figures and the report read."""
     runs = study_of.names(study.grids[grid])
-    return expand(f"{S}/pretrain/{{run}}/{{file}}", run=runs, file=["run.json", "timings.json", "metrics.jsonl"]) + expand(
+    return expand(
+        f"{S}/pretrain/{{run}}/{{file}}",
+        run=runs,
+        file=["run.json", "timings.json", "metrics.jsonl"],
+    ) + expand(
         f"{S}/evaluate/{{run}}/{{file}}",
         run=runs,
         file=["heldout.json", *expand("{shots}shot/scores.json", shots=SHOTS)],
@@ -14,7 +18,13 @@ rule tables:
         results=lambda wildcards: results_of(wildcards.grid),
     output:
         report(
-            multiext(f"{S}/tables/{{grid}}/", "quality.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"),
+            multiext(
+                f"{S}/tables/{{grid}}/",
+                "quality.csv",
+                "heldout_by_domain.csv",
+                "tasks.csv",
+                "time.csv",
+            ),
             caption="../report/tables.rst",
             category="Tables",
         ),
@@ -24,5 +34,7 @@ rule tables:
         f"{S}/benchmarks/tables/{{grid}}.tsv"
     resources:
         mem_mb=1000,
+    message:
+        "tables {wildcards.grid}"
     shell:
         f"dataeff tables --spec {{input.spec}} --results {S} --data {D} --out {S}/tables/{{wildcards.grid}} > {{log}} 2>&1"

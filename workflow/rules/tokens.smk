@@ -14,6 +14,8 @@ rule tokens_train:
         f"{T}/benchmarks/tokens_train.tsv"
     resources:
         mem_mb=2500,
+    message:
+        "tokens train"
     shell:
         f"dataeff tokens train --spec {{input.spec}} --source {{input.source}} --out {T}/tokenizer > {{log}} 2>&1"
 
@@ -30,6 +32,8 @@ rule tokens:
         f"{T}/benchmarks/tokens-{{shard}}.tsv"
     resources:
         mem_mb=1500,
+    message:
+        "tokens encode {wildcards.shard}"
     shell:
         f"dataeff tokens encode --shard {{input.shard}} --tokenizer {T}/tokenizer"
         f" --out {T}/tokens/{{wildcards.shard}} > {{log}} 2>&1"

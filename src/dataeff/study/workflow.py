@@ -53,6 +53,15 @@ def _typed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any
     return merge(config, given)
 
 
+def print_summary(study: Study) -> None:
+    """What ends a study in the terminal: the result table of its default grid, once that is made."""
+    from dataeff.tables import summary
+
+    results = Path(study.results) / study.scale_name
+    if (results / "tables" / study.grid / "quality.json").is_file() and (results / "report").is_dir():
+        print(f"\n{summary(results, study.grid)}", flush=True)
+
+
 def data_item(study: Study, run_name: str) -> str:
     """`gpt-256`: the family and sequence length whose samples and analysis a run uses."""
     run = study.find_run(run_name)
