@@ -59,7 +59,7 @@ for grid in study.grids:
 
 
 onsuccess:
-    study_of.print_summary(study)
+    study_of.end(study)
 
 
 onerror:

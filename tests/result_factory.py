@@ -73,9 +73,7 @@ def heldout_loss(run: Run) -> float:
 
 
 def task_value(run: Run, task: str, shots: int) -> float:
-    noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(
-        -6, 7
-    )
+    noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(-6, 7)
     return round({"last_word": 0.07, "word_order": 0.42}[task] + 0.001 * shots + 0.005 * int(noise), 4)
 
 
@@ -140,9 +138,7 @@ def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
 
 
 def training_seconds(run: Run) -> float:
-    return round(
-        70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3
-    )
+    return round(70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3)
 
 
 def _timings(run: Run, totals: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +215,7 @@ def _steps(spec: GridSpec, run: Run) -> dict[str, np.ndarray]:
     if variant.length_curriculum:
         length = _paced(variant.length_curriculum.pacing, step + 1, nominal, LENGTH)
     kept = (
-        np.minimum(_paced(variant.token_drop.pacing, step, nominal, LENGTH), length)
-        if variant.token_drop
-        else length
+        np.minimum(_paced(variant.token_drop.pacing, step, nominal, LENGTH), length) if variant.token_drop else length
     )
     reshaped = variant.length_curriculum is not None and variant.length_curriculum.apply == "reshape"
     rows = BATCH * (LENGTH // length) if reshaped else np.full(len(step), BATCH)
@@ -286,9 +280,7 @@ def _write_difficulty(data: Path, spec: GridSpec) -> None:
             folder = data / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
             folder.mkdir(parents=True)
             random = keyed.generator(1, "difficulty")
-            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(
-                np.int64
-            )
+            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(np.int64)
             np.save(folder / "value.npy", value)
             np.save(folder / "order.npy", np.argsort(value, kind="stable"))
             write_json(folder / "index.json", {"metric": metric, "samples": len(value)})
@@ -324,9 +316,7 @@ def corpus_card() -> dict[str, Any]:
                 "FreeLaw",
                 "DM Mathematics",
             ][number],
-            "files": [
-                {"name": f"package_{number}-1.0.whl", "bytes": 5_000_000, "sha256": canonical_digest(number)}
-            ],
+            "files": [{"name": f"package_{number}-1.0.whl", "bytes": 5_000_000, "sha256": canonical_digest(number)}],
             "documents_read": 2000,
             "stopped_early": number == 0,
             "dropped": {"empty": 1, "short": 200, "not_utf8": 0, "duplicate": 30, "over_limit": 509},

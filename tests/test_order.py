@@ -62,9 +62,7 @@ def test_the_order_depends_on_the_seed() -> None:
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    order = SampleOrder.build(
-        seed=7, batch_size=4, pool_sizes=growing(30, 8, 80), admission=np.arange(80)[::-1]
-    )
+    order = SampleOrder.build(seed=7, batch_size=4, pool_sizes=growing(30, 8, 80), admission=np.arange(80)[::-1])
     order.save(tmp_path / "order.json")
     again = SampleOrder.load(tmp_path / "order.json")
     assert again.digest == order.digest

@@ -8,13 +8,9 @@ from dataeff.pacing import PacingSchedule
 from dataeff.study.types import Pacing
 
 
-def resolve(
-    floor_at_start: bool = True, unit: int = 2048, steps: int = 1000, **fields: object
-) -> PacingSchedule:
+def resolve(floor_at_start: bool = True, unit: int = 2048, steps: int = 1000, **fields: object) -> PacingSchedule:
     pacing = Pacing.model_validate({"start": "5/128", "end": 1, "over": 1, **fields})
-    return PacingSchedule.resolve(
-        pacing, unit=unit, nominal_steps=steps, floor_at_start=floor_at_start, where="here"
-    )
+    return PacingSchedule.resolve(pacing, unit=unit, nominal_steps=steps, floor_at_start=floor_at_start, where="here")
 
 
 @given(
@@ -51,9 +47,7 @@ def test_duration_is_a_fraction_of_the_nominal_steps() -> None:
 
 
 def test_a_kept_token_start_that_rounds_to_zero_is_refused() -> None:
-    with pytest.raises(
-        DataeffError, match=r"here: start 8 rounds down to 0 with multiple_of 16; raise start"
-    ):
+    with pytest.raises(DataeffError, match=r"here: start 8 rounds down to 0 with multiple_of 16; raise start"):
         resolve(floor_at_start=False, start="1/256", multiple_of=16)
 
 

@@ -90,9 +90,7 @@ def test_effective_tokens_are_floored_per_row() -> None:
 def test_reshaped_rows_equal_the_published_tokens() -> None:
     """s = 1504 at 512 samples of 2049: 962,560 tokens at micro-batch 8, 1,540,096 at 1, 1,049,792 at 512."""
     length = np.array([1504])
-    tokens = {
-        micro: int(reshaped_rows(micro, 2048, length)[0]) * (512 // micro) * 1504 for micro in (8, 1, 512)
-    }
+    tokens = {micro: int(reshaped_rows(micro, 2048, length)[0]) * (512 // micro) * 1504 for micro in (8, 1, 512)}
     assert tokens == {8: 962_560, 1: 1_540_096, 512: 1_049_792}
     assert reshaped_rows(512, 2048, np.array([2048]))[0] == 512
 
@@ -146,9 +144,7 @@ def test_saved_and_loaded_a_plan_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_missing_plan_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataeffError, match=r"nowhere/steps.parquet: no such file; make it with `dataeff plan`"
-    ):
+    with pytest.raises(DataeffError, match=r"nowhere/steps.parquet: no such file; make it with `dataeff plan`"):
         TrainingPlan.load(tmp_path / "nowhere")
 
 
@@ -163,9 +159,7 @@ def test_a_corpus_that_is_too_small_says_how_often_it_would_repeat() -> None:
 def test_a_pool_smaller_than_a_batch_is_refused() -> None:
     slow = {"vocab_rarity": {"apply": "select", "pacing": {"start": 1, "end": 100, "over": 1}}}
     spec = small_plan_spec({"curriculum": slow})
-    with pytest.raises(
-        DataeffError, match=r"pool of the first step holds 3 samples, fewer than a batch of 4"
-    ):
+    with pytest.raises(DataeffError, match=r"pool of the first step holds 3 samples, fewer than a batch of 4"):
         build_plan(spec, 100, {"vocab_rarity": index_of(np.arange(100))})
 
 

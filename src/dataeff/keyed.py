@@ -35,9 +35,7 @@ def mix(value: Integers) -> Integers:
     return value ^ (value >> np.uint64(31))
 
 
-def permute(
-    positions: NDArray[np.integer], size: int | NDArray[np.integer], keys: int | Integers
-) -> NDArray[np.int64]:
+def permute(positions: NDArray[np.integer], size: int | NDArray[np.integer], keys: int | Integers) -> NDArray[np.int64]:
     """Images of `positions` under the keyed permutation of [0, size); all arguments broadcast.
 
     A balanced Feistel network over the smallest even number of bits that holds `size`, walked until the image

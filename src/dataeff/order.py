@@ -45,9 +45,7 @@ class SampleOrder:
     admission: NDArray[Any] | None
 
     @classmethod
-    def build(
-        cls, *, seed: int, batch_size: int, pool_sizes: Ids, admission: NDArray[Any] | None
-    ) -> SampleOrder:
+    def build(cls, *, seed: int, batch_size: int, pool_sizes: Ids, admission: NDArray[Any] | None) -> SampleOrder:
         """From the pool size at every step ([steps], non-decreasing; its last value need not be all samples)."""
         if len(pool_sizes) == 0 or (np.diff(pool_sizes) < 0).any():
             raise ValueError("pool sizes must be given for at least one step and never decrease")
@@ -116,9 +114,7 @@ class SampleOrder:
         count = before[cluster] + within
         sizes = np.diff(self.bounds)[cluster]
         passes = count // sizes
-        keys = np.array(
-            [_pass_key(self.seed, int(c), int(p)) for c, p in zip(cluster, passes, strict=True)], np.uint64
-        )
+        keys = np.array([_pass_key(self.seed, int(c), int(p)) for c, p in zip(cluster, passes, strict=True)], np.uint64)
         position = self.bounds[cluster] + keyed.permute(count % sizes, sizes, keys)
         return position if self.admission is None else np.asarray(self.admission[position], dtype=np.int64)
 

@@ -53,9 +53,7 @@ class TrainingPlan:
     @classmethod
     def load(cls, folder: Path) -> TrainingPlan:
         if not (folder / "steps.parquet").is_file():
-            raise DataeffError(
-                f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)"
-            )
+            raise DataeffError(f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)")
         import pandas as pd
 
         steps = pd.read_parquet(folder / "steps.parquet")
@@ -97,9 +95,7 @@ def effective_tokens(rows: Column, length: Column, kept: Column, layers: int, dr
     return tokens
 
 
-def learning_rates(
-    schedule: LearningRate, peak: float, total_tokens: int, consumed: Column
-) -> NDArray[np.float64]:
+def learning_rates(schedule: LearningRate, peak: float, total_tokens: int, consumed: Column) -> NDArray[np.float64]:
     """Learning rate of each step; `consumed` is the cumulative effective tokens after each step.
 
     Warm-up and decay are functions of tokens. Upstream's scheduler steps before the step's tokens are counted, so
@@ -229,8 +225,9 @@ def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyInd
     epochs = len(table) * spec.batch_size / samples
     if epochs > spec.max_epochs:
         raise DataeffError(
-            f"{spec.run.name}: {len(table)} steps of {spec.batch_size} samples would read the corpus of {samples} samples "
-            f"{epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, or raise max_epochs"
+            f"{spec.run.name}: {len(table)} steps of {spec.batch_size} samples would read the corpus of {samples} "
+            f"samples {epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, "
+            f"or raise max_epochs"
         )
     facts = {
         "run": spec.run.model_dump(mode="json"),
@@ -251,9 +248,7 @@ def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyInd
 
 def _table_digest(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     columns = {name: canonical_digest(table[name].tolist()) for name in table.columns}
-    return canonical_digest(
-        {"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]}
-    )
+    return canonical_digest({"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]})
 
 
 def _pools(
@@ -323,9 +318,7 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
     plan.save(out)
     epochs = plan.facts["epochs"]
     repeats = (
-        f"reads the corpus {epochs:.2f} times: samples repeat"
-        if epochs > 1
-        else f"reads {epochs:.1%} of the corpus"
+        f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.1%} of the corpus"
     )
     return (
         f"{spec.run.name}: {plan.facts['steps']} steps (nominal {plan.facts['nominal_steps']}), "

@@ -67,9 +67,7 @@ class TokenDrop:
         stack = transformer_layers(model)
         outside = [index for index in layers if not 0 <= index < len(stack)]
         if outside:
-            raise DataeffError(
-                f"token_drop: layers {outside} do not exist; the model has layers 0..{len(stack) - 1}"
-            )
+            raise DataeffError(f"token_drop: layers {outside} do not exist; the model has layers 0..{len(stack) - 1}")
         return cls(stack, layers, seed)
 
     def detach(self) -> None:
@@ -105,9 +103,7 @@ class _Dropping:
         if kept_BR is None:
             return self._forward(layer, hidden_BSD, *args, **kwargs)
         if kept_BR.shape[0] != hidden_BSD.shape[0]:
-            raise ValueError(
-                f"set_step was given {kept_BR.shape[0]} rows, the layer sees {hidden_BSD.shape[0]}"
-            )
+            raise ValueError(f"set_step was given {kept_BR.shape[0]} rows, the layer sees {hidden_BSD.shape[0]}")
         bound = self._signature.bind(layer, hidden_BSD, *args, **kwargs)
         index_BRD = kept_BR[..., None].expand(-1, -1, hidden_BSD.shape[2])
         inner = {name: _gathered(name, value, kept_BR) for name, value in list(bound.arguments.items())[2:]}
@@ -162,6 +158,4 @@ def transformer_layers(model: nn.Module) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise DataeffError(
-        f"{type(model).__name__}: no ModuleList of config.num_hidden_layers ({count}) layers was found"
-    )
+    raise DataeffError(f"{type(model).__name__}: no ModuleList of config.num_hidden_layers ({count}) layers was found")

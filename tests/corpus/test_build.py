@@ -109,9 +109,7 @@ def documents(folder: Path) -> list[Document]:
 def test_files_and_card(setup: Setup) -> None:
     out = setup.build()
     assert sorted(path.name for path in out.iterdir()) == ["corpus.json", "heldout", "shards"]
-    assert sorted(path.name for path in (out / "shards").glob("*.zst")) == [
-        f"0{i}.jsonl.zst" for i in range(3)
-    ]
+    assert sorted(path.name for path in (out / "shards").glob("*.zst")) == [f"0{i}.jsonl.zst" for i in range(3)]
     assert sorted(p.name for p in (out / "heldout").glob("*.zst")) == [
         "lines.jsonl.zst",
         "plain_files.jsonl.zst",
@@ -133,9 +131,7 @@ def test_files_and_card(setup: Setup) -> None:
     for part, found in (("training", training), ("heldout", heldout)):
         size = {"documents": len(found), "bytes": sum(len(document.text.encode()) for document in found)}
         assert card[part] == size
-    assert sorted(document.text for document in training + heldout) == sorted(
-        map(text, [*range(60), *range(100, 180)])
-    )
+    assert sorted(document.text for document in training + heldout) == sorted(map(text, [*range(60), *range(100, 180)]))
     assert set(card["files"]) == {f"shards/0{i}.jsonl.zst" for i in range(3)} | {
         "heldout/lines.jsonl.zst",
         "heldout/plain_files.jsonl.zst",
@@ -259,9 +255,7 @@ ENTRIES = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 50)), max_size=40
 
 
 @given(ENTRIES, st.integers(0, 400), st.integers(0, 2**64 - 1))
-def test_hold_out_splits_by_whole_blocks_within_the_budget(
-    entries: list[Entry], budget: int, key: int
-) -> None:
+def test_hold_out_splits_by_whole_blocks_within_the_budget(entries: list[Entry], budget: int, key: int) -> None:
     training, heldout = hold_out(entries, budget, key)
     assert sorted(training + heldout, key=lambda entry: entry.offset) == entries
     assert sum(entry.bytes for entry in heldout) <= budget

@@ -50,9 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         byte_range = self.headers["Range"]
         self.server.asked.append((self.path, byte_range, self.headers["Authorization"]))
         if self.path == "/simple/some-texts/":
-            self.reply(
-                200, json.dumps({"files": [{"filename": FILE, "url": f"../../files/{FILE}"}]}).encode()
-            )
+            self.reply(200, json.dumps({"files": [{"filename": FILE, "url": f"../../files/{FILE}"}]}).encode())
         elif self.path == "/simple/@me%2Ftexts":
             address = f"http://127.0.0.1:{self.server.server_address[1]}/files/{FILE}"
             self.reply(200, json.dumps({"versions": {"1.0": {"dist": {"tarball": address}}}}).encode())
@@ -162,9 +160,7 @@ def test_a_file_that_the_index_lacks_is_named(index: Index, tmp_path: Path) -> N
 @pytest.mark.parametrize("change", [b"same size", b"longer"])
 def test_a_wrong_file_is_removed_and_named(index: Index, tmp_path: Path, change: bytes) -> None:
     index.content = CONTENT[:-1] + b"\x00" if change == b"same size" else CONTENT + change
-    with pytest.raises(
-        DataeffError, match=rf"{FILE} from http.*found, .* expected; the download was removed"
-    ):
+    with pytest.raises(DataeffError, match=rf"{FILE} from http.*found, .* expected; the download was removed"):
         fetch_package(package(), tmp_path)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
 
@@ -267,7 +263,5 @@ def test_local_file_and_folder(tmp_path: Path) -> None:
         fetch(spec(PathFetch(kind="path", path=str(one), sha256="0" * 64)), tmp_path, out)
     with pytest.raises(DataeffError, match=r"no file below it matches sources\.mine\.members: \['\*\.rst'\]"):
         fetch(spec(PathFetch(kind="path", path=str(tmp_path / "texts")), ["*.rst"]), tmp_path, out)
-    with pytest.raises(
-        DataeffError, match=r"gone: no such file or folder; correct sources\.mine\.fetch\.path"
-    ):
+    with pytest.raises(DataeffError, match=r"gone: no such file or folder; correct sources\.mine\.fetch\.path"):
         fetch(spec(PathFetch(kind="path", path=str(tmp_path / "gone"))), tmp_path, out)

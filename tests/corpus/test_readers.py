@@ -50,9 +50,7 @@ def test_globs() -> None:
 
 
 def test_unknown_reader_suggests_the_nearest() -> None:
-    with pytest.raises(
-        DataeffError, match=r"sources\.mine\.reader: unknown reader 'jsonll'; did you mean 'jsonl'"
-    ):
+    with pytest.raises(DataeffError, match=r"sources\.mine\.reader: unknown reader 'jsonll'; did you mean 'jsonl'"):
         find_reader("jsonll", "sources.mine.reader")
 
 

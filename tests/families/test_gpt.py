@@ -31,9 +31,7 @@ def upstream_reshape(samples: np.ndarray, length: int) -> torch.Tensor:
 @pytest.mark.parametrize("length", [8, 16, 24, 40, 56])
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_reshape_follows_the_published_rule(length: int, batch: int) -> None:
-    assert (
-        gpt.cut(SAMPLES[:batch], length, "reshape") == upstream_reshape(SAMPLES[:batch], length).numpy()
-    ).all()
+    assert (gpt.cut(SAMPLES[:batch], length, "reshape") == upstream_reshape(SAMPLES[:batch], length).numpy()).all()
 
 
 def test_loss_sum_is_the_library_s_own_loss() -> None:
@@ -43,8 +41,7 @@ def test_loss_sum_is_the_library_s_own_loss() -> None:
     with torch.no_grad():
         loss, tokens = gpt.loss_sum(network, rows)
         per_row = [
-            network(input_ids=row[None, :-1]).logits.log_softmax(-1)[0].gather(1, row[1:, None]).sum()
-            for row in rows
+            network(input_ids=row[None, :-1]).logits.log_softmax(-1)[0].gather(1, row[1:, None]).sum() for row in rows
         ]
     assert tokens == 3 * 64
     assert float(loss) == pytest.approx(-float(sum(per_row)), rel=1e-5)

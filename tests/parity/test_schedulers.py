@@ -32,18 +32,14 @@ def test_curriculum_equals_deepspeed(start: int, end: int, total: int, multiple:
         }
     )
     steps = np.unique(
-        np.concatenate(
-            [np.arange(1, 5000), np.arange(1, int(1.1 * total), 7), np.arange(total - 50, total + 50)]
-        )
+        np.concatenate([np.arange(1, 5000), np.arange(1, int(1.1 * total), 7), np.arange(total - 50, total + 50)])
     )
     steps = steps[steps > 0]
     ours = PacingSchedule(start, end, total, root, multiple, floor=-(-start // multiple) * multiple).at(steps)
     assert ours.tolist() == [peer.update_difficulty(int(step)) for step in steps]
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "total"), [(128, 2048, 200_000), (128, 512, 2_000_000), (16, 256, 154)]
-)
+@pytest.mark.parametrize(("start", "end", "total"), [(128, 2048, 200_000), (128, 512, 2_000_000), (16, 256, 154)])
 def test_kept_tokens_equal_deepspeed(start: int, end: int, total: int) -> None:
     from deepspeed.runtime.data_pipeline.data_routing.scheduler import RandomLTDScheduler
 

@@ -25,8 +25,8 @@ from tests.factory import ROOT
 
 PARTS = ("Snakefile", "workflow", "config", "profiles")
 NOTHING = "Nothing to be done (all requested files are present and up to date)."
-JOB = re.compile(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", re.MULTILINE)
-WILDCARDS = re.compile(r"^ {4}wildcards: (.*)$", re.MULTILINE)
+JOB = re.compile(r"^Job \d+: (.*)$", re.MULTILINE)
+STATS = re.compile(r"^Job stats:\njob +count\n-+ +-+\n((?:\S+ +\d+\n)*)", re.MULTILINE)
 
 
 class Starter:
@@ -90,15 +90,26 @@ class Checkout:
         assert status == 0, said
         return said
 
-    def todo(self, *arguments: str, **environment: str) -> set[str]:
-        """The jobs that a dry run lists, as `rule wildcard ...`; less the target rule `all`, which runs nothing."""
+    def dry_run(self, *arguments: str, **environment: str) -> str:
         status, said = self.snakemake("--dry-run", *arguments, **environment)
         assert status == 0, said
+        return said
+
+    def todo(self, *arguments: str, **environment: str) -> set[str]:
+        """The jobs that a dry run lists, as it names them; less the grid itself, which runs nothing."""
+        said = self.dry_run(*arguments, **environment)
         assert "profiles/default" in said, "the dry run did not find the checkout's profile"
-        jobs = [_job(match) for match in JOB.finditer(said)]
-        assert len(jobs) == len(set(jobs))
+        jobs, counts = JOB.findall(said), self.counts(said)
+        assert len(jobs) == len(set(jobs)) == counts.total(), said
         assert bool(jobs) != (NOTHING in said), said
-        return set(jobs) - {"all"}
+        return {job for job in jobs if not job.startswith("grid ")}
+
+    @staticmethod
+    def counts(said: str) -> Counter[str]:
+        """How many jobs of each rule the table of a dry run tells of."""
+        table = STATS.search(said)
+        rows = {} if table is None else dict(line.split() for line in table[1].splitlines())
+        return Counter({rule: int(count) for rule, count in rows.items() if rule != "total"})
 
     def error(self, *arguments: str, **environment: str) -> str:
         """What a dry run that is refused says."""
@@ -117,17 +128,3 @@ class Checkout:
         place[last] = value
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return old
-
-
-def _job(match: re.Match[str]) -> str:
-    """`pretrain gpt-ltd-100-s1234` of a job's block in the dry run's text."""
-    if match[1].startswith("report"):
-        return "report"  # of the grid asked for
-    wildcards = WILDCARDS.search(match[2])
-    values = [] if wildcards is None else [pair.split("=", 1)[1] for pair in wildcards[1].split(", ")]
-    return " ".join([match[1], *values])
-
-
-def count(jobs: set[str]) -> Counter[str]:
-    """How many jobs there are of each rule."""
-    return Counter(job.split()[0] for job in jobs)

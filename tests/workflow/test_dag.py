@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.factory import ROOT
-from tests.workflow.checkout import Checkout, Starter, count
+from tests.workflow.checkout import Checkout, Starter
 
 SCALES = sorted(path.stem for path in (ROOT / "config/scales").glob("*.yaml"))
 DATA = {
@@ -22,7 +22,7 @@ DATA = {
     "analyze": 1,
     "evaluate_items": 2,
 }
-CLOSING = {"tables": 1, "figures": 1, "report": 1}
+CLOSING = {"tables": 1, "figures": 1, "report": 1, "all": 1}
 
 
 def runs(number: int) -> dict[str, int]:
@@ -31,8 +31,8 @@ def runs(number: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
-    jobs = checkout.todo("--config", f"scale={scale}")
-    assert count(jobs) == Counter({**DATA, **runs(11), **CLOSING})
+    said = checkout.dry_run("--config", f"scale={scale}")
+    assert checkout.counts(said) == Counter({**DATA, **runs(11), **CLOSING})
     expected = {path.name for path in checkout.folder.iterdir()}
     assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
 
@@ -43,15 +43,15 @@ def test_the_checkout_s_own_snakefile_from_another_folder(starter: Starter, tmp_
     for name in ("Snakefile", "workflow", "config", "profiles"):
         (elsewhere.folder / name).rename(tmp_path / name)
     arguments = ("--snakefile", str(tmp_path / "Snakefile"), "--config", "scale=smoke")
-    assert count(elsewhere.todo(*arguments)) == Counter({**DATA, **runs(11), **CLOSING})
+    assert elsewhere.counts(elsewhere.dry_run(*arguments)) == Counter({**DATA, **runs(11), **CLOSING})
     assert elsewhere.results.is_dir()
     assert not (tmp_path / "results").exists()
 
 
 def test_the_results_setting_moves_every_output(checkout: Checkout, tmp_path: Path) -> None:
     own = tmp_path / "own"
-    jobs = checkout.todo("--config", f"results={own}")
-    assert count(jobs) == Counter({**DATA, **runs(11), **CLOSING})
+    said = checkout.dry_run("--config", f"results={own}")
+    assert checkout.counts(said) == Counter({**DATA, **runs(11), **CLOSING})
     assert (own / "tiny/specs/plan/gpt-ltd-100-s1234.yaml").is_file()
     assert not checkout.results.exists()
 
@@ -69,6 +69,6 @@ def test_a_scale_may_take_the_published_vocabulary(checkout: Checkout) -> None:
     """GPT-2's tokenizer is fetched, not trained on the corpus: one more file to bring."""
     own = {"scale": "mine", "scales": {"mine": {"extends": "smoke", "about": "gpt2's tokens", "tokenizer": "gpt2"}}}
     (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(own))
-    jobs = checkout.todo("--configfile", "mine.yaml")
-    assert count(jobs) == Counter({**DATA, "corpus_fetch": 8, **runs(11), **CLOSING})
-    assert "corpus_fetch tokenizer_gpt2" in jobs
+    said = checkout.dry_run("--configfile", "mine.yaml")
+    assert checkout.counts(said) == Counter({**DATA, "corpus_fetch": 8, **runs(11), **CLOSING})
+    assert ": corpus fetch tokenizer_gpt2\n" in said

@@ -8,7 +8,7 @@ from tests.workflow.checkout import Checkout
 
 RUN = "gpt-ltd-100-s1234"
 FAILING = {"FAIL": f"pretrain {RUN}"}
-CLOSING = {"tables core", "figures core", "report"}
+CLOSING = {"tables core", "figures core", "report index"}
 
 
 def made(checkout: Checkout) -> dict[str, int]:

@@ -21,18 +21,18 @@ FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", 
 RUNS = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
 DROPPING = [run for run in RUNS if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
 SELECTING = [run for run in RUNS if run.split("-")[1] in ("cl_voc", "cl_seqtru_voc", "composed", "composed_flat_lr")]
-ANALYZE = "analyze gpt-256 vocab_rarity"
-CLOSING = {"tables core", "figures core", "report"}
+ANALYZE = "analyze vocab_rarity gpt-256"
+CLOSING = {"tables core", "figures core", "report index"}
 TOKENS = {
-    "tokens_train",
-    "tokens 00",
-    "tokens 01",
+    "tokens train",
+    "tokens encode 00",
+    "tokens encode 01",
     "samples gpt-256",
-    "analyze_frequency gpt-256",
+    "analyze frequency gpt-256",
     ANALYZE,
 }
-ORDER = "evaluate_items word_order"
-CORPUS = {"corpus", "evaluate_items last_word", ORDER} | TOKENS
+ORDER = "evaluate items word_order"
+CORPUS = {"corpus build", "evaluate items last_word", ORDER} | TOKENS
 TINY = "scales/tiny.yaml"
 VARIANTS = "variants/gpt.yaml"
 TOKENIZERS = "corpora.yaml"
@@ -179,13 +179,13 @@ variants:
 def test_a_study_of_one_s_own_runs_its_own_jobs_only(study: Checkout) -> None:
     """A file by --configfile, no tracked file edited; and the default study is still done afterwards."""
     (study.folder / "my_study.yaml").write_text(OWN_STUDY)
-    own = {"tables mine", "figures mine", "report"}
+    own = {"tables mine", "figures mine", "report index"}
     assert study.todo("--configfile", "my_study.yaml") == (
         jobs("plan pretrain evaluate", ["gpt-ltd_late-100-s1234"]) | own
     )
     study.run("--configfile", "my_study.yaml")
     assert study.todo("--configfile", "my_study.yaml") == set()
-    assert study.todo() == {"report"}, "of the default study, only its page is to be shown again"
+    assert study.todo() == {"report index"}, "of the default study, only its page is to be shown again"
 
 
 def test_a_second_scale_shares_the_data_and_leaves_the_first_done(study: Checkout) -> None:
@@ -208,11 +208,11 @@ LTD_RUN = ["gpt-ltd-100-s1234"]
         ("plan/gpt-ltd-100-s1234/order.json", jobs("plan pretrain evaluate", LTD_RUN) | CLOSING),
         ("pretrain/gpt-ltd-100-s1234/model.safetensors", jobs("pretrain evaluate", LTD_RUN) | CLOSING),
         ("evaluate/gpt-ltd-100-s1234/10shot/scores.json", jobs("evaluate", LTD_RUN) | CLOSING),
-        ("tables/core/quality.csv", {"tables core", "report"}),
-        ("figures/core", {"figures core", "report"}),
-        ("report/index.html", {"report"}),
+        ("tables/core/quality.csv", {"tables core", "report index"}),
+        ("figures/core", {"figures core", "report index"}),
+        ("report/index.html", {"report index"}),
     ],
-    ids=["plan", "model", "scores", "table", "figures", "report"],
+    ids=["plan", "model", "scores", "table", "figures", "report index"],
 )
 def test_a_deleted_result_is_made_again(study: Checkout, path: str, expected: set[str]) -> None:
     """And what depends on it; also where the report is there and newer than all that it was made from."""
@@ -237,7 +237,7 @@ def test_shared_data_is_made_again_when_something_needs_it(study: Checkout) -> N
         ("AnalyzeSpec", {ANALYZE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING),
         ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
         ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
-        ("ItemsSpec", {"evaluate_items last_word", ORDER} | jobs("evaluate") | CLOSING),
+        ("ItemsSpec", {"evaluate items last_word", ORDER} | jobs("evaluate") | CLOSING),
         ("EvaluateSpec", jobs("evaluate") | CLOSING),
         ("GridSpec", CLOSING),
     ],

@@ -31,9 +31,7 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     """Whether globs select a name. `*` also crosses `/`; `!glob` takes names out again; no globs: all."""
     wanted = [glob for glob in globs if not glob.startswith("!")] or ["*"]
     unwanted = [glob[1:] for glob in globs if glob.startswith("!")]
-    return any(fnmatchcase(name, glob) for glob in wanted) and not any(
-        fnmatchcase(name, glob) for glob in unwanted
-    )
+    return any(fnmatchcase(name, glob) for glob in wanted) and not any(fnmatchcase(name, glob) for glob in unwanted)
 
 
 def members(path: Path, globs: Sequence[str]) -> Iterator[Member]:
@@ -44,9 +42,7 @@ def members(path: Path, globs: Sequence[str]) -> Iterator[Member]:
             found = True
             yield member
     if not found:
-        raise DataeffError(
-            f"{path}: no file in it matches members: {list(globs)}; correct them in the source's entry"
-        )
+        raise DataeffError(f"{path}: no file in it matches members: {list(globs)}; correct them in the source's entry")
 
 
 def is_archive(name: str) -> bool:

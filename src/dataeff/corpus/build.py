@@ -51,9 +51,7 @@ def build(spec: CorpusSpec, manifests: Sequence[Path], out: Path) -> None:
         for name in corpus.sources:
             tallies[name] = Counter()
             entries = _read_source(spec, fetched[name], pool, tallies[name])
-            kept = cut_to_size(
-                entries, corpus.max_bytes_per_source, keyed.key(corpus.seed, f"corpus:take:{name}")
-            )
+            kept = cut_to_size(entries, corpus.max_bytes_per_source, keyed.key(corpus.seed, f"corpus:take:{name}"))
             if not kept:
                 raise DataeffError(
                     f"sources.{name}: no document of it is left {dict(tallies[name])}; lower min_characters, "
@@ -87,13 +85,9 @@ def _find_manifests(spec: CorpusSpec, paths: Sequence[Path]) -> dict[str, Manife
         for file in found[name].files:
             path = Path(file.path)
             if how.sha256 not in (None, file.sha256):
-                raise DataeffError(
-                    f"{path}: fetched before sources.{name}.fetch.sha256 changed; run its fetch again"
-                )
+                raise DataeffError(f"{path}: fetched before sources.{name}.fetch.sha256 changed; run its fetch again")
             if not path.is_file() or path.stat().st_size != file.bytes or sha256_file(path) != file.sha256:
-                raise DataeffError(
-                    f"{path}: missing, or changed since it was fetched; run the fetch of '{name}' again"
-                )
+                raise DataeffError(f"{path}: missing, or changed since it was fetched; run the fetch of '{name}' again")
     return found
 
 
@@ -242,10 +236,7 @@ def _card(
         source, tally = spec.sources[name], tallies[name]
         sources[name] = {
             **source.model_dump(mode="json", include={"domain", "about", "licence", "stands_in_for"}),
-            "files": [
-                {"name": file.name, "bytes": file.bytes, "sha256": file.sha256}
-                for file in fetched[name].files
-            ],
+            "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in fetched[name].files],
             "documents_read": tally["read"],
             "stopped_early": bool(tally["stopped_early"]),
             "dropped": {reason: tally[reason] for reason in DROPPED},

@@ -232,9 +232,7 @@ def _find_url(package: PackageFetch) -> str:
         else:
             urls = {str(file["filename"]): str(file["url"]) for file in listing["files"]}
     except (KeyError, TypeError):
-        raise DataeffError(
-            f"{where}: this index lists no files in the form that {package.kind} has"
-        ) from None
+        raise DataeffError(f"{where}: this index lists no files in the form that {package.kind} has") from None
     if package.file not in urls:
         of_version = [name for name in urls if package.version in name]
         raise unknown_name("file", package.file, of_version or urls, where)
@@ -249,9 +247,7 @@ def _read_index(page: str, where: str) -> Any:
     try:
         return json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataeffError(
-            f"{where}: this index does not answer in JSON (PEP 691); use one that does"
-        ) from None
+        raise DataeffError(f"{where}: this index does not answer in JSON (PEP 691); use one that does") from None
 
 
 def _request(url: str) -> Request:
@@ -280,9 +276,7 @@ def _local_files(source: str, how: PathFetch, globs: list[str]) -> list[FetchedF
     if path.is_file():
         file = _local_file(path, path.name)
         if how.sha256 not in (None, file.sha256):
-            raise DataeffError(
-                f"{path}: sha256 {file.sha256} found, sources.{source}.fetch.sha256 is {how.sha256}"
-            )
+            raise DataeffError(f"{path}: sha256 {file.sha256} found, sources.{source}.fetch.sha256 is {how.sha256}")
         return [file]
     if not path.is_dir():
         raise DataeffError(f"{path}: no such file or folder; correct sources.{source}.fetch.path")

@@ -44,9 +44,7 @@ def read_documents(path: Path, default_domain: str | None = None) -> Iterator[Do
 
 def read_stream(stream: IO[bytes], name: str, default_domain: str | None = None) -> Iterator[Document]:
     """As read_documents, of an open file; its `name` tells (.zst) if it is compressed."""
-    blocks = (
-        _decompressed(stream, name) if name.endswith(".zst") else iter(lambda: stream.read(CHUNK_BYTES), b"")
-    )
+    blocks = _decompressed(stream, name) if name.endswith(".zst") else iter(lambda: stream.read(CHUNK_BYTES), b"")
     for number, line in enumerate(_lines(blocks), start=1):
         yield _document(line, f"{name}:{number}", default_domain)
 
@@ -65,9 +63,7 @@ def _decompressed(stream: IO[bytes], name: str) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         raise DataeffError(f"{name}: damaged zstd data near byte {read_bytes} ({error}); {REMEDY}") from None
     if not decompressor.eof:
-        raise DataeffError(
-            f"{name}: cut off after {read_bytes} bytes, in the middle of its zstd data; {REMEDY}"
-        )
+        raise DataeffError(f"{name}: cut off after {read_bytes} bytes, in the middle of its zstd data; {REMEDY}")
 
 
 def _new_decompressor() -> zstandard.ZstdDecompressionObj:
@@ -95,15 +91,11 @@ def _document(line: bytes, where: str, default_domain: str | None) -> Document:
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataeffError(f"{where}: not JSON ({error}); {REMEDY}") from None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise DataeffError(
-            f'{where}: a line {{"text": ..., "meta": ...}} is needed, this one has no "text"; {REMEDY}'
-        )
+        raise DataeffError(f'{where}: a line {{"text": ..., "meta": ...}} is needed, this one has no "text"; {REMEDY}')
     meta = record.get("meta")
     domain = meta.get("pile_set_name", default_domain) if isinstance(meta, dict) else default_domain
     if not isinstance(domain, str):
-        raise DataeffError(
-            f'{where}: the line has no "meta": {{"pile_set_name": ...}} that names its domain; {REMEDY}'
-        )
+        raise DataeffError(f'{where}: the line has no "meta": {{"pile_set_name": ...}} that names its domain; {REMEDY}')
     return Document(record["text"], domain)
 
 

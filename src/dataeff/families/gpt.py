@@ -67,7 +67,5 @@ def loss_sum(network: nn.Module, rows: Tensor) -> tuple[Tensor, int]:
 
     logits = network(input_ids=rows[:, :-1], use_cache=False).logits
     targets = rows[:, 1:]
-    loss = functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="sum"
-    )
+    loss = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="sum")
     return loss, targets.numel()

@@ -6,10 +6,15 @@ the difficulty histogram without a selection metric, the differences without a b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataeff.files import atomic_directory, write_json, write_manifest
 from dataeff.study.specs import GridSpec
+
+if TYPE_CHECKING:
+    from dataeff.figures.style import Figure
 
 CAPTIONS = "captions.json"
 
@@ -32,7 +37,7 @@ def build(spec: GridSpec, results: Path, data: Path, out: Path) -> None:
     panels, indexes = compared(groups, runs), selection_indexes(spec, Path(data))
     captions = {}
     with plt.rc_context(SETTINGS), atomic_directory(out) as folder:
-        drawers = [lambda: loss_figure(groups, Path(results), styles)]
+        drawers: list[Callable[[], Figure]] = [lambda: loss_figure(groups, Path(results), styles)]
         if panels:
             drawers.append(lambda: quality_figure(panels, runs, styles))
             drawers.append(lambda: domain_figure(panels, runs, styles))

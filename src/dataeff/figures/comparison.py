@@ -38,7 +38,10 @@ def _seeds_text(panels: Mapping[Panel, Sequence[Group]]) -> str:
     counts = sorted({len(group.results) for members in panels.values() for group in members})
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     if counts[0] < SEEDS_FOR_A_CLAIM:
-        return f"{seeds} a dot: no interval can be given where there are fewer than {SEEDS_FOR_A_CLAIM}, and no claim is made."
+        return (
+            f"{seeds} a dot: no interval can be given where there are fewer than {SEEDS_FOR_A_CLAIM}, and no "
+            "claim is made."
+        )
     return f"{seeds} a dot, with the 95% t interval of the paired differences; small dots are single seeds."
 
 
@@ -120,8 +123,8 @@ def domain_figure(
         axis.set_xlabel("bits per byte less the baseline's")
     axes[0, 0].set_yticks(range(len(domains)), domains)
     axes[0, 0].set_ylim(len(domains) - 0.5, -0.5)
-    members = list(dict.fromkeys(group.variant for groups in panels.values() for group in groups))
-    legend_below(drawing, members, dict(styles))
+    shown = list(dict.fromkeys(group.variant for groups in panels.values() for group in groups))
+    legend_below(drawing, shown, dict(styles))
     return Figure(
         "heldout_by_domain",
         "Differences by domain",

@@ -52,9 +52,7 @@ def loss_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Sty
         for result in group.results
     }
     unit, word = token_unit(max(probe.effective_tokens[-1] for probe in probes.values()))
-    drawing, axes = plt.subplots(
-        2, len(panels), figsize=(WIDTH_INCHES, 5.2), squeeze=False, layout="constrained"
-    )
+    drawing, axes = plt.subplots(2, len(panels), figsize=(WIDTH_INCHES, 5.2), squeeze=False, layout="constrained")
     for column, (family, data) in enumerate(panels):
         members = [group for group in groups if (group.family, group.data) == (family, data)]
         _loss_panel(axes[0, column], members, probes, styles, unit)
@@ -123,9 +121,7 @@ def _columns(table: Any) -> tuple[list[str], list[Any]]:
 
 def pacing_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Style]) -> Figure:
     """One row a variant and data fraction; columns: tokens a sample, each metric's difficulty, learning rate."""
-    tables = [
-        read_steps(results / "plan" / group.results[0].run.name / "steps.parquet") for group in groups
-    ]
+    tables = [read_steps(results / "plan" / group.results[0].run.name / "steps.parquet") for group in groups]
     metrics = list(
         dict.fromkeys(name for table in tables for name in table if name.endswith(("_percentile", "_value")))
     )
@@ -144,9 +140,7 @@ def pacing_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, S
         _pacing_row(axes[row], group, table, metrics, styles[group.variant], unit)
     headings = ["tokens of a sample", *(name.replace("_", " ") for name in metrics), "learning rate (10⁻³)"]
     for axis, heading in zip(axes[0], headings, strict=True):
-        axis.annotate(
-            heading, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontweight="bold"
-        )
+        axis.annotate(heading, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontweight="bold")
     for axis in axes[-1]:
         axis.set_xlabel(f"effective tokens ({word})")
         axis.set_ylim(bottom=0)

@@ -224,9 +224,7 @@ class Trainer:
         if metrics is not None and timings is not None:
             metrics.sync()
             timings.sync()
-        checkpoint.save(
-            self.engine, self.state, done, self.identity, rank=self.ranks.rank, barrier=self.ranks.barrier
-        )
+        checkpoint.save(self.engine, self.state, done, self.identity, rank=self.ranks.rank, barrier=self.ranks.barrier)
 
     def _export(self, out: Path, metrics: Log | None, timings: Log | None, startup_seconds: float) -> None:
         from transformers.utils.logging import disable_progress_bar

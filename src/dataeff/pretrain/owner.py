@@ -31,9 +31,7 @@ def owned(path: Path, *, wait_seconds: float = WAIT_SECONDS, poll_seconds: float
             print(f"{path}: in use by {_holder(path)}; waiting for it up to {wait_seconds:.0f} s", flush=True)
             told = True
         if time.monotonic() >= deadline:
-            raise DataeffError(
-                f"{path}: still in use by {_holder(path)}; let it end or stop it, then run again"
-            )
+            raise DataeffError(f"{path}: still in use by {_holder(path)}; let it end or stop it, then run again")
         time.sleep(poll_seconds)
     try:
         os.ftruncate(descriptor, 0)

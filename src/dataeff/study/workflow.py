@@ -15,11 +15,16 @@ from typing import Any
 import yaml
 
 from dataeff.errors import DataeffError
+from dataeff.files import write_if_changed
 from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import check_specs, write_specs
 from dataeff.study.types import Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
+LAUNCHED = "DATAEFF_LAUNCHED"
+"""Set by `dataeff run`, which prints the result table itself."""
+CURRENT = Path(".snakemake/dataeff.study")
+"""The path of the study that the last Snakemake of this folder froze."""
 
 
 def prepare(
@@ -36,7 +41,9 @@ def prepare(
             return study
         study = load_study(_typed(config, arguments or ()), root)
         results = Path(study.results)
-        os.environ[FROZEN] = str(study.freeze(results / ".study").resolve())
+        frozen = study.freeze(results / ".study").resolve()
+        os.environ[FROZEN] = str(frozen)
+        write_if_changed(CURRENT, str(frozen))
         write_specs(study, results)
         return study
     except DataeffError as error:
@@ -44,7 +51,7 @@ def prepare(
 
 
 def _typed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """`config` with the lists and mappings of `--config` read as YAML: Snakemake leaves the numbers in them as texts."""
+    """`config` with the lists and mappings of `--config` read as YAML: Snakemake leaves their numbers as texts."""
     given: dict[str, Any] = {}
     for argument in arguments:
         key, _, text = argument.partition("=")
@@ -60,6 +67,12 @@ def print_summary(study: Study) -> None:
     results = Path(study.results) / study.scale_name
     if (results / "tables" / study.grid / "quality.json").is_file() and (results / "report").is_dir():
         print(f"\n{summary(results, study.grid)}", flush=True)
+
+
+def end(study: Study) -> None:
+    """What the Snakefile does after success: `dataeff run` prints the table itself."""
+    if LAUNCHED not in os.environ:
+        print_summary(study)
 
 
 def data_item(study: Study, run_name: str) -> str:

@@ -147,8 +147,8 @@ def _about_tasks(result: RunResult, cells: list[tuple[str, int]]) -> list[str]:
         score = result.tasks[shots][task]
         lines.insert(
             0,
-            f"{task}: {score.metric} over {score.items:,} items, chance {score.chance:.0%}, standard error of one score from "
-            f"its items {score.standard_error:.1%}{'. ' + score.about.rstrip('.') if score.about else ''}.",
+            f"{task}: {score.metric} over {score.items:,} items, chance {score.chance:.0%}, standard error of one "
+            f"score from its items {score.standard_error:.1%}{'. ' + score.about.rstrip('.') if score.about else ''}.",
         )
     return lines
 

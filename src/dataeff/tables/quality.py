@@ -68,9 +68,7 @@ def differences(group: Group, runs: list[RunResult], data: Fraction, measure: Me
     baselines = references(group, runs, data)
     if baselines is None:
         return None
-    return [
-        measure(result) - measure(baseline) for result, baseline in zip(group.results, baselines, strict=True)
-    ]
+    return [measure(result) - measure(baseline) for result, baseline in zip(group.results, baselines, strict=True)]
 
 
 def _average(shots: int, result: RunResult) -> float:
@@ -80,9 +78,7 @@ def _average(shots: int, result: RunResult) -> float:
 def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
     measures = {
         "heldout_loss": _Measured("held-out loss (nats/token)", 4, 1.0, lambda result: result.heldout.loss),
-        "bits_per_byte": _Measured(
-            "held-out (bits/byte)", 4, 1.0, lambda result: result.heldout.bits_per_byte
-        ),
+        "bits_per_byte": _Measured("held-out (bits/byte)", 4, 1.0, lambda result: result.heldout.bits_per_byte),
     }
     for shots in spec.shots:
         heading = f"{shots}-shot average (%)"
@@ -103,9 +99,7 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
         full = {"key": f"{key}_delta_full", "heading": "Δ 100% data", "signed": True}
         columns += [plain, plain.model_copy(update=delta), plain.model_copy(update=full)]
     for key, heading, digits, scale, unit in _COSTS:
-        columns.append(
-            Column(key=key, heading=heading, section="cost", digits=digits, scale=scale, unit=unit)
-        )
+        columns.append(Column(key=key, heading=heading, section="cost", digits=digits, scale=scale, unit=unit))
     for key, heading in (("time_ratio", "time / baseline"), ("time_ratio_full", "time / 100% baseline")):
         columns.append(Column(key=key, heading=heading, section="cost", digits=2, unit=" ×", interval=True))
     columns.append(Column(key="claim", heading="what it supports", section="csv only"))
@@ -133,9 +127,7 @@ def notes(seed_counts: list[int]) -> list[str]:
             f"{SEEDS_FOR_A_CLAIM} seeds give one."
         )
     if max(seed_counts) >= SEEDS_FOR_A_CLAIM:
-        lines.append(
-            "±: half the width of the 95% Student t interval over seeds, of the paired differences for Δ."
-        )
+        lines.append("±: half the width of the 95% Student t interval over seeds, of the paired differences for Δ.")
     return lines
 
 

@@ -91,9 +91,7 @@ def percent(data: Fraction) -> str:
 def read_runs(spec: GridSpec, results: Path) -> list[RunResult]:
     """Every run of the grid, in its order, from the `results/{scale}` folder."""
     if not spec.runs:
-        raise DataeffError(
-            f"grid '{spec.grid}' has no runs; list some under grids.{spec.grid} in config/config.yaml"
-        )
+        raise DataeffError(f"grid '{spec.grid}' has no runs; list some under grids.{spec.grid} in config/config.yaml")
     return [_read_run(run, spec.shots, Path(results)) for run in spec.runs]
 
 

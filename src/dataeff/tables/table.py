@@ -91,11 +91,7 @@ def format_cell(column: Column, row: Row) -> str:
 
 def csv_text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Every column at full precision, an interval beside its mean; an absent value is an empty field."""
-    keys = [
-        key
-        for column in columns
-        for key in [column.key, *([f"{column.key}_interval"] if column.interval else [])]
-    ]
+    keys = [key for column in columns for key in [column.key, *([f"{column.key}_interval"] if column.interval else [])]]
     stream = StringIO()
     writer = csv.DictWriter(stream, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -112,9 +108,7 @@ def latex_text(table: Table) -> str:
     parts = [f"% {table.title}. Needs \\usepackage{{booktabs}}."]
     for section in table.sections:
         columns = table.shown_in(section)
-        parts += [
-            "\\begin{tabular}{" + "".join("l" if column.digits is None else "r" for column in columns) + "}"
-        ]
+        parts += ["\\begin{tabular}{" + "".join("l" if column.digits is None else "r" for column in columns) + "}"]
         parts += [
             "\\toprule",
             " & ".join(escape_latex(column.heading) for column in columns) + r" \\",

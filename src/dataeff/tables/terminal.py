@@ -18,22 +18,15 @@ def summary(results: Path, grid: str) -> str:
     results = Path(results)
     table = read_table(results / "tables" / grid, "quality")
     if not table.rows:
-        raise DataeffError(
-            f"{results}/tables/{grid}/quality.json has no rows; delete the folder and run again"
-        )
+        raise DataeffError(f"{results}/tables/{grid}/quality.json has no rows; delete the folder and run again")
     shown = _summary_columns(table)
     cells = [[heading for heading, _ in shown]]
-    cells += [
-        [_plain(format_cell(column, row)) for _, column in shown]
-        for row in map(_shortened(table), table.rows)
-    ]
+    cells += [[_plain(format_cell(column, row)) for _, column in shown] for row in map(_shortened(table), table.rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
     texts = [_aligned(line, widths) for line in cells]
     report = results / "report" / f"{grid}.html"
     report = report if report.exists() else results / "report" / "index.html"
-    return "\n".join(
-        [texts[0], "-" * len(texts[0]), *texts[1:], "", *_legend(table), f"report: {os.fspath(report)}"]
-    )
+    return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:], "", *_legend(table), f"report: {os.fspath(report)}"])
 
 
 def _summary_columns(table: Table) -> list[tuple[str, Column]]:
@@ -80,9 +73,7 @@ def _shortened(table: Table) -> Callable[[Row], Row]:
     def shorten(row: Row) -> Row:
         name = row["variant"] if len(families) == 1 else f"{row['family']} {row['variant']}"
         name = name if len(name) <= _VARIANT_WIDTH else name[: _VARIANT_WIDTH - 2] + ".."
-        return {key: value for key, value in row.items() if key != "heldout_loss_interval"} | {
-            "variant": name
-        }
+        return {key: value for key, value in row.items() if key != "heldout_loss_interval"} | {"variant": name}
 
     return shorten
 
@@ -104,7 +95,5 @@ def _legend(table: Table) -> list[str]:
         "data share and seed; time: of training. " + ("+-: 95% t interval over seeds." if not few else ""),
     ]
     if few:
-        lines.append(
-            f"n < {SEEDS_FOR_A_CLAIM} seeds: no interval, no claim; list more under `seeds` to get one."
-        )
+        lines.append(f"n < {SEEDS_FOR_A_CLAIM} seeds: no interval, no claim; list more under `seeds` to get one.")
     return [line.rstrip() for line in lines] + [""]
