@@ -8,6 +8,10 @@ from dataeff.study import workflow as study_of
 configfile: Path(workflow.basedir) / "config/config.yaml"
 
 
+# Used with --software-deployment-method apptainer only; envs/apptainer.def makes it.
+container: "envs/dataeff.sif"
+
+
 study = study_of.prepare(
     config,
     Path(workflow.basedir),
@@ -38,13 +42,17 @@ rule all:
         f"grid {study.grid} at scale {study.scale_name}"
 
 
-for (
-    stage
-) in (
-    "corpus tokens samples analyze plan pretrain evaluate tables figures report".split()
-):
-
-    include: f"workflow/rules/{stage}.smk"
+include: "workflow/rules/common.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/tokens.smk"
+include: "workflow/rules/samples.smk"
+include: "workflow/rules/analyze.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 
 
 for grid in study.grids:
@@ -64,5 +72,5 @@ onsuccess:
 
 onerror:
     print(
-        "To continue after mending the cause: the same command again. It reruns only what is missing."
+        "Mend the cause, then the same command again: it reruns only what is missing."
     )

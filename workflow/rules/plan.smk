@@ -1,21 +1,3 @@
-def samples_of(wildcards):
-    return expand(rules.samples.output, item=study_of.data_item(study, wildcards.run))
-
-
-def indexes_of(wildcards):
-    """The files of the difficulty index of every metric that the run selects by."""
-    return expand(
-        rules.analyze.output,
-        item=study_of.data_item(study, wildcards.run),
-        metric=study_of.metrics_of(study, wildcards.run),
-    )
-
-
-def folders(files):
-    """The folders of files, each once."""
-    return list(dict.fromkeys(str(Path(file).parent) for file in files))
-
-
 rule plan:
     input:
         spec=f"{S}/specs/plan/{{run}}.yaml",

@@ -1,8 +1,3 @@
-def grid_of(wildcards):
-    """`index` is the default grid's page."""
-    return study.grid if wildcards.page == "index" else wildcards.page
-
-
 rule report:
     input:
         spec=lambda wildcards: f"{S}/specs/grid/{grid_of(wildcards)}.yaml",
@@ -30,15 +25,3 @@ rule report:
     shell:
         f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}}"
         " --tables {params.tables} --figures {input.figures} --out {output} > {log} 2>&1"
-
-
-def outputs_of(grid):
-    """Every file that a grid is made of: the report alone would leave a result unmade that someone deleted."""
-    page = "index" if grid == study.grid else grid
-    of_run = [*rules.plan.output, *rules.pretrain.output, *rules.evaluate.output]
-    of_grid = [*rules.tables.output, *rules.figures.output]
-    return [
-        *expand(of_run, run=study_of.names(study.grids[grid])),
-        *expand(of_grid, grid=grid),
-        *expand(rules.report.output, page=page),
-    ]

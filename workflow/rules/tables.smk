@@ -1,17 +1,3 @@
-def results_of(grid):
-    """The files of every run of a grid that tables, figures and the report read."""
-    runs = study_of.names(study.grids[grid])
-    return expand(
-        f"{S}/pretrain/{{run}}/{{file}}",
-        run=runs,
-        file=["run.json", "timings.json", "metrics.jsonl"],
-    ) + expand(
-        f"{S}/evaluate/{{run}}/{{file}}",
-        run=runs,
-        file=["heldout.json", *expand("{shots}shot/scores.json", shots=SHOTS)],
-    )
-
-
 rule tables:
     input:
         spec=f"{S}/specs/grid/{{grid}}.yaml",
