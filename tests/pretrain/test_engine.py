@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,26 @@ def test_a_dead_compiler_s_lock_is_removed(
         assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
 
 
-def test_another_rank_leaves_a_living_compiler_s_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_every_rank_waits_for_a_living_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    """Otherwise one rank would take the lock file that another compiles under for a dead one's."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", rank)
     lock = tmp_path / "deepspeed_shm_comm/lock"
     lock.parent.mkdir()
-    lock.touch()
+    seen = []
+
+    def compile_too() -> None:
+        with _compiling():
+            seen.append(lock.exists())
+
+    other = threading.Thread(target=compile_too)
     with _compiling():
+        lock.touch()
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
         assert lock.exists()
+        lock.unlink()
+    other.join()
+    assert seen == [False]

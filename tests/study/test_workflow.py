@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from snakemake.exceptions import WorkflowError
 
 from dataeff.study import workflow
 from tests.factory import ROOT, config
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("working_folder"))  # `prepare` leaves a note in .snakemake/
     monkeypatch.setenv(workflow.FROZEN, "")  # set, so that what `prepare` exports is taken back at the end
     monkeypatch.delenv(workflow.FROZEN)
 
@@ -34,14 +34,14 @@ def test_a_job_stops_after_an_edit(tmp_path: Path) -> None:
     edited = raw(tmp_path, scales={"smoke": {"families": {"gpt": {"batch_size": 4}}}})
     workflow.prepare(edited, ROOT, is_main_process=True)
     os.environ[workflow.FROZEN] = frozen
-    with pytest.raises(WorkflowError, match=r"dataeff: error: .*changed since this job was submitted"):
+    with pytest.raises(SystemExit, match=r"dataeff: error: .*changed since this job was submitted"):
         workflow.prepare(edited, ROOT, is_main_process=False)
 
 
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(WorkflowError) as caught:
-        workflow.prepare(raw(tmp_path, sead=[1]), ROOT, is_main_process=True)
-    assert str(caught.value) == "dataeff: error: config: unknown key 'sead'; did you mean 'seeds'?"
+    with pytest.raises(SystemExit) as caught:
+        workflow.prepare(raw(tmp_path / "results", sead=[1]), ROOT, is_main_process=True)
+    assert caught.value.code == "dataeff: error: config: unknown key 'sead'; did you mean 'seeds'?"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,3 +59,12 @@ def test_names_for_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert workflow.cache_folder(study) == "/where/caches/are/dataeff"
     named = study.model_copy(update={"cache": "/own"})
     assert workflow.cache_folder(named) == "/own"
+
+
+def test_lists_of_the_command_line_hold_numbers(tmp_path: Path) -> None:
+    """`--config seeds=[5,6]` arrives from Snakemake as a list of texts."""
+    given = raw(tmp_path, seeds=["5", "6"], hardware={"threads": "2"})
+    arguments = ["scale=smoke", "seeds=[5,6]", "hardware={threads: 2}"]
+    study = workflow.prepare(given, ROOT, is_main_process=True, arguments=arguments)
+    assert {run.seed for run in study.runs} == {5, 6}
+    assert study.hardware.threads == 2

@@ -1,4 +1,4 @@
-"""A user's checkout to run Snakemake in: the Snakefile, its rules, profiles/ and config/, copied to a folder of its own.
+"""A user's checkout to run Snakemake in: Snakefile, rules, profiles/ and config/, copied to a folder of its own.
 
 Its jobs' commands go to stand_in.py, or to the real `dataeff` where a test asks for it. What Snakemake would run is
 read from its dry run, job by job.

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import os
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -53,6 +54,8 @@ def main() -> None:
     print(f"stand-in: {stage} of {args.out}", flush=True)
     if os.environ.get("FAIL") == f"{stage} {args.out.name}":
         sys.exit(f"stand-in: {stage} of {args.out.name} was told to fail")
+    while "WAIT" in os.environ and stage == "pretrain" and not Path(os.environ["WAIT"]).exists():
+        time.sleep(0.02)
     spec = Path(args.spec).read_bytes() if hasattr(args, "spec") else b""
     for path in outputs(stage, args):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A job that fails: the user sees its last words and its command, and the same command again runs only what is missing."""
+"""A job that fails: the user sees its last words and its command; starting again makes only what is missing."""
 
 from __future__ import annotations
 

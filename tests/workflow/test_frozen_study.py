@@ -1,7 +1,10 @@
-"""Jobs elsewhere parse the Snakefile again, perhaps after an edit: they see the study as it was when they were submitted."""
+"""Jobs elsewhere parse the Snakefile again, perhaps after an edit: they see the study that they were submitted with."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,36 @@ def test_a_frozen_study_that_was_changed_is_refused(study: Checkout, frozen: Pat
     status, said = job(study, f"plan:run={RUN}", frozen)
     assert status != 0
     assert "its content does not match its digest; run snakemake again from the start" in said.splitlines()[-1]
+
+
+def test_a_running_study_keeps_its_specs(study: Checkout, tmp_path: Path) -> None:
+    """Its waiting jobs read them when they start, so that not even a dry run after an edit may write them."""
+    go = tmp_path / "go"
+    spec = study.results / f"tiny/specs/pretrain/{RUN}.yaml"
+    study.edit(*LTD, "1/8")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "4"],
+        cwd=study.folder,
+        env=study.starter.environment(WAIT=str(go)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not list((study.results / "tiny/logs/pretrain").glob("*")):
+            assert running.poll() is None, "snakemake ended before a pretrain began"
+            time.sleep(0.02)
+        before = spec.read_bytes()
+        study.edit("scales/tiny.yaml", "families.gpt.adam", {"beta2": 0.9})
+        said = study.error().splitlines()[-1]
+        assert f"snakemake works here as process {running.pid}" in said
+        assert "let it end or stop it first, or give this one a `results` folder of its own" in said
+        assert spec.read_bytes() == before
+        own = tmp_path / "own"
+        assert study.todo("--config", f"results={own}")
+    finally:
+        go.touch()
+        assert running.wait(timeout=100) == 0
+    assert f"pretrain {RUN}" in study.todo(), "now that nothing runs, the edit counts"
 
 
 def test_the_main_process_takes_no_frozen_study_from_its_surroundings(study: Checkout, frozen: Path) -> None:

@@ -89,17 +89,17 @@ def make_optimizer(model: nn.Module, adam: Adam) -> torch.optim.Optimizer:
 
 
 def make_engine(model: nn.Module, spec: PretrainSpec, hardware: Hardware, ranks: Ranks) -> Any:
-    with _compiling():
-        import deepspeed
-        from deepspeed.utils import logger
+    compile_communication()
+    import deepspeed
+    from deepspeed.utils import logger
 
-        logger.setLevel(logging.WARNING)
-        engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=make_optimizer(model, spec.adam),
-            config=engine_config(spec, hardware, ranks.world_size),
-            dist_init_required=None,
-        )
+    logger.setLevel(logging.WARNING)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=make_optimizer(model, spec.adam),
+        config=engine_config(spec, hardware, ranks.world_size),
+        dist_init_required=None,
+    )
     if hardware.zero_stage == 0 and spec.precision == "fp32":
         _keep_gradient_norm(engine, model, spec.adam.clip)
     return engine
@@ -115,7 +115,9 @@ def _keep_gradient_norm(engine: Any, model: nn.Module, clip: float) -> None:
 
 
 def compile_communication() -> None:
-    """Compiles DeepSpeed's shared-memory communication for CPUs, unless that is done; nothing to do with a GPU."""
+    """Compiles DeepSpeed's shared-memory communication for CPUs, unless that is done, and loads it into this process:
+    the ranks do so one after the other, before the engine has them wait for each other. Nothing to do with a GPU.
+    """
     if torch.cuda.is_available():
         return
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -125,9 +127,22 @@ def compile_communication() -> None:
         ShareMemCommBuilder().load(verbose=False)
 
 
+def _build_folder() -> Path:
+    """Where torch keeps what it compiles: the user's own choice, else in this environment if it can be written, since
+    two environments that share torch's default folder compile over each other for ever; else that default.
+    """
+    from torch.utils.cpp_extension import get_default_build_root
+
+    if "TORCH_EXTENSIONS_DIR" not in os.environ and os.access(sys.prefix, os.W_OK) and sys.prefix != sys.base_prefix:
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(sys.prefix) / "torch_extensions")
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
 @contextmanager
 def _compiling() -> Iterator[None]:
-    """DeepSpeed compiles its CPU communication once per machine, guarded by a lock file that outlives kill -9 and
+    """DeepSpeed compiles its CPU communication once per environment, guarded by a lock file that outlives kill -9 and
     would then be waited for without end. All our processes compile under this lock of the kernel, so a lock file
     found while holding it was left by the dead. Each uses the ninja of its own environment, also where that is not
     on the PATH: another version of ninja would compile all over again, and again for the next process.
@@ -135,16 +150,11 @@ def _compiling() -> Iterator[None]:
     scripts, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
     if path.split(os.pathsep)[0] != scripts:
         os.environ["PATH"] = os.pathsep.join([scripts, path])
-    from torch.utils.cpp_extension import get_default_build_root
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    root.mkdir(parents=True, exist_ok=True)
+    root = _build_folder()
     with (root / "dataeff.lock").open("w") as own:
-        local_rank_zero = os.environ.get("LOCAL_RANK", "0") == "0"
-        if local_rank_zero:
-            fcntl.flock(own, fcntl.LOCK_EX)
-            # One level deep where TORCH_EXTENSIONS_DIR names the folder, two in torch's own.
-            for stale in (*root.glob("deepspeed_*/lock"), *root.glob("*/deepspeed_*/lock")):
-                print(f"removing {stale}, left by a process that was killed while it compiled", flush=True)
-                stale.unlink(missing_ok=True)
+        fcntl.flock(own, fcntl.LOCK_EX)
+        # One level deep where TORCH_EXTENSIONS_DIR names the folder, two in torch's own.
+        for stale in (*root.glob("deepspeed_*/lock"), *root.glob("*/deepspeed_*/lock")):
+            print(f"removing {stale}, left by a process that was killed while it compiled", flush=True)
+            stale.unlink(missing_ok=True)
         yield

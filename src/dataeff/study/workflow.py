@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from dataeff.errors import DataeffError
-from dataeff.files import write_if_changed
+from dataeff.files import read_yaml, write_if_changed
+from dataeff.launch import _living_snakemake
 from dataeff.study.load import Study, load_study, merge
-from dataeff.study.specs import check_specs, write_specs
+from dataeff.study.specs import all_specs, check_specs, write_specs
 from dataeff.study.types import Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
@@ -41,6 +42,7 @@ def prepare(
             return study
         study = load_study(_typed(config, arguments or ()), root)
         results = Path(study.results)
+        _leave_a_running_study_its_specs(study, results)
         frozen = study.freeze(results / ".study").resolve()
         os.environ[FROZEN] = str(frozen)
         write_if_changed(CURRENT, str(frozen))
@@ -48,6 +50,19 @@ def prepare(
         return study
     except DataeffError as error:
         sys.exit(f"dataeff: error: {error}")
+
+
+def _leave_a_running_study_its_specs(study: Study, results: Path) -> None:
+    """Refuses, even to a dry run, to change the specs that the waiting jobs of another Snakemake will read."""
+    other = _living_snakemake()
+    if other is None:
+        return
+    for path, spec in all_specs(study).items():
+        if (results / path).exists() and read_yaml(results / path).get("digest") != spec.digest:
+            raise DataeffError(
+                f"{results / path}: snakemake works here as process {other}, and this configuration would change what "
+                f"its jobs read; let it end or stop it first, or give this one a `results` folder of its own"
+            )
 
 
 def _typed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
