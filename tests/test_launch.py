@@ -91,7 +91,7 @@ def test_a_second_dataeff_run_is_refused(folder: Folder) -> None:
     assert folder.locks() == locks
 
 
-def test_a_living_snakemake_s_lock_is_left(folder: Folder) -> None:
+def test_aliving_snakemake_s_lock_is_left(folder: Folder) -> None:
     process = folder.start(SNAKEMAKE)
     locks = folder.locks()
     assert locks

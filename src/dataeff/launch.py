@@ -38,7 +38,7 @@ def run_snakemake(arguments: Sequence[str]) -> None:
             f"{Path.cwd()}: another `dataeff run` is at work in this folder; let it end or stop it first"
         ) from None
     if any((folder / "locks").glob("*")):
-        other = _living_snakemake()
+        other = living_snakemake()
         if other is not None:
             raise DataeffError(
                 f"{Path.cwd()}: snakemake runs here already as process {other}; let it end or stop it first"
@@ -86,7 +86,7 @@ def _snakemake() -> list[str]:
     return [sys.executable, "-m", "snakemake"]
 
 
-def _living_snakemake() -> int | None:
+def living_snakemake() -> int | None:
     """The process id of a snakemake whose working folder is this one."""
     here = Path.cwd()
     for process in psutil.process_iter(["pid", "cmdline"]):

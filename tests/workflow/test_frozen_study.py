@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ def test_a_frozen_study_that_was_changed_is_refused(study: Checkout, frozen: Pat
 def test_a_running_study_keeps_its_specs(study: Checkout, tmp_path: Path) -> None:
     """Its waiting jobs read them when they start, so that not even a dry run after an edit may write them."""
     go = tmp_path / "go"
+    shutil.rmtree(study.results / "tiny/logs/pretrain")
     spec = study.results / f"tiny/specs/pretrain/{RUN}.yaml"
     study.edit(*LTD, "1/8")
     running = subprocess.Popen(
@@ -91,7 +93,7 @@ def test_a_running_study_keeps_its_specs(study: Checkout, tmp_path: Path) -> Non
             assert running.poll() is None, "snakemake ended before a pretrain began"
             time.sleep(0.02)
         before = spec.read_bytes()
-        study.edit("scales/tiny.yaml", "families.gpt.adam", {"beta2": 0.9})
+        study.edit("scales/tiny.yaml", "families.gpt.model.init_std", 0.5)
         said = study.error().splitlines()[-1]
         assert f"snakemake works here as process {running.pid}" in said
         assert "let it end or stop it first, or give this one a `results` folder of its own" in said

@@ -92,7 +92,7 @@ class Started:
 
     def kill_snakemake(self) -> list[psutil.Process]:
         """SIGKILL to Snakemake and its launcher alone; the trainings that go on."""
-        trainings = [process for process in self.jobs() if "pretrain" in process.cmdline()]
+        trainings = [process for process in self.jobs() if at_work(process) and "pretrain" in process.cmdline()]
         self.process.kill()  # its Snakemake dies with it
         self.process.wait()
         return [process for process in trainings if at_work(process)]

@@ -196,6 +196,8 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     where = "config"
     config = validate(Config, dict(raw_config), where)
     folder = root / "config"
+    if (folder / "config.yaml").exists():
+        read_yaml(folder / "config.yaml")  # Snakemake has read it already, and takes the last of two equal keys
     corpora = validate(CorporaFile, _read_mapping(folder / "corpora.yaml"), str(folder / "corpora.yaml"))
     tasks = validate(TasksFile, _read_mapping(folder / "tasks.yaml"), str(folder / "tasks.yaml"))
 

@@ -16,7 +16,6 @@ import yaml
 
 from dataeff.errors import DataeffError
 from dataeff.files import read_yaml, write_if_changed
-from dataeff.launch import _living_snakemake
 from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import all_specs, check_specs, write_specs
 from dataeff.study.types import Gpt2Tokenizer, Run
@@ -54,7 +53,9 @@ def prepare(
 
 def _leave_a_running_study_its_specs(study: Study, results: Path) -> None:
     """Refuses, even to a dry run, to change the specs that the waiting jobs of another Snakemake will read."""
-    other = _living_snakemake()
+    from dataeff.launch import living_snakemake
+
+    other = living_snakemake()
     if other is None:
         return
     for path, spec in all_specs(study).items():
