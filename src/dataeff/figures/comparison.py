@@ -121,6 +121,7 @@ def domain_figure(
                 values = differences(group, runs, group.data, partial(_in_domain, domain)) or []
                 _domain_dot(axis, row + offset, values, styles[group.variant])
         axis.set_xlabel("bits per byte less the baseline's")
+        axis.locator_params(axis="x", nbins=5)
     axes[0, 0].set_yticks(range(len(domains)), domains)
     axes[0, 0].set_ylim(len(domains) - 0.5, -0.5)
     shown = list(dict.fromkeys(group.variant for groups in panels.values() for group in groups))

@@ -45,8 +45,10 @@ def difficulty_figure(indexes: Mapping[tuple[str, str], Path]) -> Figure:
     )
     for axis, ((family, metric), folder) in zip(axes[:, 0], indexes.items(), strict=True):
         values = sorted_values(folder)
-        counts, _, _ = axis.hist(values, bins=BINS, color=COLOURS[0], alpha=0.75)
-        axis.set_ylim(0, counts.max() * 1.18)
+        shares, _, _ = axis.hist(
+            values, bins=BINS, weights=np.full(len(values), 100 / len(values)), color=COLOURS[0], alpha=0.75
+        )
+        axis.set_ylim(0, shares.max() * 1.18)
         for percentile in MARKED_PERCENTILES:
             value = float(np.percentile(values, percentile))
             axis.axvline(value, color="black", linewidth=0.9, linestyle=(0, (3, 2)))
@@ -61,7 +63,7 @@ def difficulty_figure(indexes: Mapping[tuple[str, str], Path]) -> Figure:
             )
         axis.set_title(f"{family}: {metric}", pad=8)
         axis.set_xlabel(f"{metric} of a sample")
-        axis.set_ylabel("samples")
+        axis.set_ylabel("samples (%)")
         axis.grid(axis="x", visible=False)
     return Figure(
         "difficulty_histogram",

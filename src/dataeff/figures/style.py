@@ -80,7 +80,7 @@ def variant_styles(spec: GridSpec) -> dict[str, Style]:
 
 def token_unit(largest: float) -> tuple[float, str]:
     """What to divide token counts by, and the axis label's word for it."""
-    return (1e9, "billion") if largest >= 1e9 else (1e6, "million")
+    return next(unit for unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")) if largest >= unit[0] / 10)
 
 
 def legend_below(drawing: Any, variants: Sequence[str], styles: dict[str, Style]) -> None:

@@ -22,7 +22,7 @@ PLOTTED_STEPS = 800
 
 @dataclass(frozen=True)
 class Probes:
-    """The held-out probes of one run: effective tokens so far (millions or single), loss in nats a token."""
+    """The held-out probes of one run: effective tokens so far, and loss in nats a token."""
 
     effective_tokens: NDArray[np.float64]
     loss: NDArray[np.float64]
@@ -61,6 +61,8 @@ def loss_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Sty
         axes[0, column].set_title(f"{family}, {percent(data)} data: whole run")
         axes[1, column].set_title("second half, enlarged")
         axes[1, column].set_xlabel(f"effective tokens ({word})")
+        for axis in axes[:, column]:
+            axis.locator_params(axis="x", nbins=6)
     for row in range(2):
         axes[row, 0].set_ylabel("held-out loss (nats/token)")
     legend_below(drawing, list(dict.fromkeys(group.variant for group in groups)), dict(styles))
@@ -88,8 +90,6 @@ def _loss_panel(
                 marker=look.marker,
                 linestyle=look.line,
                 markersize=3.5,
-                markeredgecolor="white",
-                markeredgewidth=0.3,
                 zorder=3 if group.variant != groups[0].variant else 4,
             )
 
@@ -109,14 +109,11 @@ def read_steps(path: Path) -> dict[str, NDArray[Any]]:
 
     if not path.is_file():
         raise DataeffError(f"{path}: no such file; run `plan` of this run again")
-    columns = {name: column.to_numpy() for name, column in zip(*_columns(parquet.read_table(path)), strict=True)}
+    table = parquet.read_table(path)
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
     count = len(columns["step"])
     shown = np.unique(np.linspace(0, count - 1, min(count, PLOTTED_STEPS)).round().astype(np.int64))
     return {name: column[shown] for name, column in columns.items()}
-
-
-def _columns(table: Any) -> tuple[list[str], list[Any]]:
-    return table.column_names, table.columns
 
 
 def pacing_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Style]) -> Figure:
@@ -155,18 +152,24 @@ def pacing_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, S
     )
 
 
+def _from_start(column: NDArray[Any], first: float | None = None) -> NDArray[Any]:
+    """The column with a point ahead of it (a step's values hold from the end of the step before it to its own)."""
+    return np.concatenate([[column[0] if first is None else first], column])
+
+
 def _pacing_row(
     axes: Any, group: Group, table: Mapping[str, NDArray[Any]], metrics: Sequence[str], look: Style, unit: float
 ) -> None:
-    tokens = table["cumulative_effective_tokens"] / unit
-    axes[0].fill_between(tokens, 0, table["kept_tokens"], color=look.colour, alpha=0.25, linewidth=0, step="post")
-    axes[0].plot(tokens, table["sequence_length"], color=look.colour, drawstyle="steps-post")
+    tokens = _from_start(table["cumulative_effective_tokens"] / unit, 0)
+    kept, length = _from_start(table["kept_tokens"]), _from_start(table["sequence_length"])
+    axes[0].fill_between(tokens, 0, kept, color=look.colour, alpha=0.25, linewidth=0, step="pre")
+    axes[0].plot(tokens, length, color=look.colour, drawstyle="steps-pre")
     axes[0].set_title(group.label, fontsize=7.5, fontweight="normal", pad=2)
     for axis, metric in zip(axes[1:-1], metrics, strict=True):
         if metric in table:
-            axis.plot(tokens, table[metric], color=look.colour, drawstyle="steps-post")
+            axis.plot(tokens, _from_start(table[metric]), color=look.colour, drawstyle="steps-pre")
         else:
             axis.text(0.5, 0.5, "all samples", transform=axis.transAxes, ha="center", va="center", color="#767676")
-    axes[-1].plot(tokens, table["learning_rate"] * 1e3, color=look.colour)
+    axes[-1].plot(tokens, _from_start(table["learning_rate"] * 1e3), color=look.colour)
     for axis in axes:
         axis.locator_params(axis="y", nbins=3)
