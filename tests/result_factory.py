@@ -134,6 +134,8 @@ def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
         {**record, "final_training_loss": loss - 0.1, "heldout_loss": loss, **made_with},
     )
     write_json(pretrain / "timings.json", _timings(run, totals))
+    write_text(results / "specs" / "pretrain" / f"{run.name}.yaml", "stage: pretrain\n")
+    write_text(results / "logs" / "pretrain" / f"{run.name}.log", "step 1\n")
     _write_scores(evaluate, spec, run, loss, made_with)
 
 
@@ -295,8 +297,12 @@ def _write_benchmarks(results: Path, data: Path, spec: GridSpec) -> None:
         ):
             line = f"{seconds}\t0:01:00\t{memory}\t3000\t700\t700\t10\t10\t99.0\t60.0\n"
             write_text(results / "benchmarks" / stage / f"{run.name}.tsv", head + line)
-    for path in ("corpus/fetch/pubmed", "corpus/build", "tokens/bpe4k"):
-        write_text(data / "benchmarks" / f"{path}.tsv", head + "4.25\t0:00:04\t210.0\t1\t1\t1\t1\t1\t1\t1\n")
+    shared = ["sources/benchmarks/pubmed", "packages/benchmarks/corpus", "packages/benchmarks/items-last_word"]
+    shared += [f"packages/bpe4k/benchmarks/tokens-0{shard}" for shard in (0, 1)]
+    shared.append("packages/bpe4k/gpt-256/benchmarks/analyze-vocab_rarity")
+    for path in shared:
+        write_text(data.parent / f"{path}.tsv", head + "4.25\t0:00:04\t210.0\t1\t1\t1\t1\t1\t1\t1\n")
+    write_text(results / "benchmarks" / "report" / "index.tsv", head + "1\t0:00:01\t1\t1\t1\t1\t1\t1\t1\t1\n")
 
 
 def corpus_card() -> dict[str, Any]:

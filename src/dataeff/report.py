@@ -37,9 +37,10 @@ def build(spec: GridSpec, results: Path, corpus: Path, tables: Path, figures: Pa
         style=(templates / "report.css").read_text(encoding="utf-8"),
         script=(templates / "report.js").read_text(encoding="utf-8"),
         tables={name: _shown(read_table(tables, name)) for name in TABLES},
-        figures=_pictures(figures),
+        figures=_pictures(figures, out.parent),
         card=_card(corpus),
         runs=[_run_facts(result, results, out.parent, spec) for result in runs],
+        parameters={result.run.family: result.training.parameters for result in runs},
         seeds=sorted({run.seed for run in spec.runs}),
         seeds_for_a_claim=SEEDS_FOR_A_CLAIM,
         made_with=_made_with(runs),
@@ -66,7 +67,12 @@ def _shown(table: Table) -> dict[str, Any]:
     return {"title": table.title, "sections": sections, "notes": table.notes}
 
 
-def _pictures(folder: Path) -> list[dict[str, str]]:
+def _link(path: Path, page_folder: Path) -> str:
+    """The path as seen from the page."""
+    return Path(os.path.relpath(path, page_folder)).as_posix()
+
+
+def _pictures(folder: Path, page_folder: Path) -> list[dict[str, str]]:
     """The figures in the order in which they were drawn, each as a data URI."""
     pictures = []
     for name, words in read_json(folder / CAPTIONS).items():
@@ -74,7 +80,8 @@ def _pictures(folder: Path) -> list[dict[str, str]]:
         if not file.is_file():
             raise DataeffError(f"{file}: no such file; delete {folder} and run `dataeff figures` again")
         data = base64.b64encode(file.read_bytes()).decode()
-        pictures.append({"name": name, "uri": f"data:image/png;base64,{data}", **words})
+        print_link = _link(folder / f"{name}.pdf", page_folder)
+        pictures.append({"name": name, "uri": f"data:image/png;base64,{data}", "pdf": print_link, **words})
     return pictures
 
 
@@ -91,6 +98,7 @@ def _card(path: Path) -> dict[str, Any]:
                 "stands_in_for": source["stands_in_for"],
                 "training": source["training"],
                 "heldout": source["heldout"],
+                "dropped": _dropped(source["dropped"]),
             }
             for name, source in card["sources"].items()
         ]
@@ -100,10 +108,15 @@ def _card(path: Path) -> dict[str, Any]:
     return {**facts, "sources": sources, "domains": len({source["domain"] for source in sources})}
 
 
+def _dropped(counts: dict[str, int]) -> str:
+    """Why documents of a source were left out, and how many."""
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items() if count) or "–"
+
+
 def _run_facts(result: RunResult, results: Path, page_folder: Path, spec: GridSpec) -> dict[str, Any]:
     """One row of "what ran", with links to the run's own files as seen from the page."""
     name = result.training.name
-    up = Path(os.path.relpath(results, page_folder)).as_posix()
+    up = _link(results, page_folder)
     links = {
         "spec": f"{up}/specs/pretrain/{name}.yaml",
         "plan": f"{up}/plan/{name}/plan.json",
@@ -121,7 +134,6 @@ def _run_facts(result: RunResult, results: Path, page_folder: Path, spec: GridSp
         "epochs": result.training.epochs,
         "loss": result.heldout.loss,
         "digest": result.training.spec_digest[:12],
-        "parameters": result.training.parameters,
         "links": links,
     }
 

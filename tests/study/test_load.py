@@ -382,3 +382,26 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     assert found == "config/tasks.yaml: a mapping of keys to values is needed at its top; found [1]"
     (root / "config/tasks.yaml").unlink()
     assert error_of(config(), root) == "config/tasks.yaml: no such file"
+
+
+def test_a_grid_named_like_a_rule_is_refused() -> None:
+    own = config()
+    own["grids"] = {**own["grids"], "plan": own["grids"]["core"]}
+    assert error_of(own) == "config: grids.plan: 'plan' is the name of a stage or rule; give the grid another name"
+
+
+def test_the_reserved_names_are_the_rules() -> None:
+    from dataeff.study.checks import RESERVED
+    from tests.factory import ROOT
+
+    rules = {
+        name
+        for path in ROOT.glob("workflow/rules/*.smk")
+        for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
+    }
+    assert rules | {"all", "index"} == RESERVED
+
+
+def test_a_key_given_twice_in_config_yaml(tmp_path: Path) -> None:
+    root = edited_config(tmp_path, "config.yaml", "scale: tiny", "scale: tiny\nscale: smoke")
+    assert re.fullmatch(r"config/config\.yaml:\d+: key 'scale' is given twice", error_of(config(), root))

@@ -12,9 +12,19 @@ SELECT_METRICS = {"gpt": ["vocab_rarity"]}
 """Difficulty metrics with an analysis, per family; analyze/metrics.py computes them (a test holds the two together)."""
 
 
+RESERVED = frozenset(
+    "all index corpus corpus_fetch tokens tokens_train samples analyze analyze_frequency plan pretrain evaluate "
+    "evaluate_items tables figures report".split()
+)
+"""Grids are targets beside the rules, and pages of the report."""
+
+
 def check_study(study: Study) -> None:
     """Raises one DataeffError for the first thing that cannot be run as configured."""
     check_paths(study)
+    for grid in study.grids:
+        if grid in RESERVED:
+            raise DataeffError(f"config: grids.{grid}: '{grid}' is the name of a stage or rule; give the grid another name")
     for name, source in study.sources.items():
         find_reader(source.reader, f"sources.{name}.reader")
     for run in study.runs:

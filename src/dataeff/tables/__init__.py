@@ -23,11 +23,10 @@ def build(spec: GridSpec, results: Path, out: Path, data: Path | None = None) ->
     `data` is the results/data/{corpus} folder: the time table then counts the jobs that all scales share too.
     """
     runs = read_runs(spec, results)
-    folders = {"scale": Path(results) / "benchmarks"} | ({"data": Path(data) / "benchmarks"} if data else {})
     domains, domains_csv = domain_table(runs)
     tasks, tasks_csv = task_table(spec, runs)
     with atomic_directory(out) as folder:
-        for table in (quality_table(spec, runs), domains, tasks, time_table(folders)):
+        for table in (quality_table(spec, runs), domains, tasks, time_table(Path(results), data and Path(data))):
             write_table(table, folder)
         write_text(folder / f"{domains.name}.csv", domains_csv)
         write_text(folder / f"{tasks.name}.csv", tasks_csv)

@@ -7,7 +7,6 @@ JSON are wide (one row per run group, one column per domain or task, for reading
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,16 +152,22 @@ def _about_tasks(result: RunResult, cells: list[tuple[str, int]]) -> list[str]:
     return lines
 
 
-def time_table(folders: Mapping[str, Path]) -> Table:
-    """Where the time goes, by stage, from Snakemake's benchmark files below the folders ({label: folder})."""
-    rows: list[Row] = []
-    for label, folder in folders.items():
-        stages: dict[str, list[tuple[str, dict[str, str]]]] = {}
-        for path in sorted(Path(folder).rglob("*.tsv")):
-            parts = path.relative_to(folder).with_suffix("").parts
-            if parts[0] not in AFTER_THE_TABLES:
-                stages.setdefault(parts[0], []).append(("/".join(parts[1:]) or parts[0], _benchmark(path)))
-        rows += [_stage_row(label, stage, jobs) for stage, jobs in stages.items()]
+def time_table(results: Path, data: Path | None) -> Table:
+    """Where the time goes, by stage, from the benchmark files that Snakemake leaves in `benchmarks` folders.
+
+    Those of results/{scale} and, if `data` (results/data/{corpus}) is given, of what all scales share.
+    """
+    stages: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
+    for path in sorted(results.glob("benchmarks/*/*.tsv")):
+        if path.parent.name not in AFTER_THE_TABLES:
+            stages.setdefault((path.parent.name, "this scale"), []).append((path.stem, _benchmark(path)))
+    if data is not None:
+        for path in sorted((data.parent / "sources" / "benchmarks").glob("*.tsv")):
+            stages.setdefault(("fetch", "all scales"), []).append((path.stem, _benchmark(path)))
+        for path in sorted(data.glob("**/benchmarks/*.tsv")):
+            stage, _, item = path.stem.partition("-")
+            stages.setdefault((stage, "all scales"), []).append((item or stage, _benchmark(path)))
+    rows = [_stage_row(stage, level, jobs) for (stage, level), jobs in stages.items()]
     rows.sort(key=lambda row: (-row["seconds"], row["stage"]))
     total = sum(row["seconds"] for row in rows)
     for row in rows:
@@ -173,7 +178,7 @@ def time_table(folders: Mapping[str, Path]) -> Table:
         sections={"time": "Job time by stage"},
         columns=[
             Column(key="stage", heading="stage"),
-            Column(key="level", heading="level"),
+            Column(key="level", heading="made for"),
             Column(key="jobs", heading="jobs", digits=0, section="time"),
             Column(key="seconds", heading="total (s)", digits=1, section="time"),
             Column(key="share", heading="share", digits=0, scale=100.0, unit="%", section="time"),
@@ -183,8 +188,9 @@ def time_table(folders: Mapping[str, Path]) -> Table:
         ],
         rows=rows,
         notes=[
-            f"{total:,.0f} s of jobs in all, from Snakemake's benchmark files: all grids of this scale, up "
-            "to the tables. Jobs run side by side where cores allow, so that the study took less."
+            f"{total:,.0f} s of jobs in all, from Snakemake's benchmark files: all grids of this scale up to the "
+            "tables, and the texts, tokens and indexes that all scales share. Each job counts once, by its last run. "
+            "Jobs run side by side where cores allow: the study took less, and each of them longer than alone."
             if rows
             else "No benchmark files were found: Snakemake writes them, a stage run by hand does not."
         ],
@@ -201,14 +207,14 @@ def _benchmark(path: Path) -> dict[str, str]:
     return lines[-1]
 
 
-def _stage_row(label: str, stage: str, jobs: list[tuple[str, dict[str, str]]]) -> Row:
+def _stage_row(stage: str, level: str, jobs: list[tuple[str, dict[str, str]]]) -> Row:
     seconds = {name: float(line["s"]) for name, line in jobs}
     # Snakemake samples the memory; a job that ends before the first sample has a dash there.
     peaks = [float(line["max_rss"]) for _, line in jobs if line["max_rss"] not in ("-", "NA", "")]
     longest = max(seconds, key=lambda name: seconds[name])
     return {
         "stage": stage,
-        "level": label,
+        "level": level,
         "jobs": len(jobs),
         "seconds": sum(seconds.values()),
         "longest_seconds": seconds[longest],

@@ -33,6 +33,7 @@ class _Measured:
     """One quality of a model: how it is shown and how it is read off a run."""
 
     heading: str
+    section: str
     digits: int
     scale: float
     measure: Measure
@@ -42,9 +43,15 @@ _COSTS: list[tuple[str, str, int, float, str]] = [
     ("raw_tokens", "raw tokens (M)", 3, 1e-6, ""),
     ("effective_tokens", "effective tokens (M)", 3, 1e-6, ""),
     ("steps", "steps", 0, 1, ""),
-    ("epochs", "epochs", 2, 1, ""),
+    ("epochs", "epochs", 3, 1, ""),
     ("training_seconds", "training time (s)", 0, 1, ""),
 ]
+
+
+_ABOUT_TIME = (
+    "Training time is wall-clock time on one machine with whatever ran beside the run; where jobs ran side by side, "
+    "compare effective tokens instead. Effective tokens are averaged over layers: dropped ones do not count."
+)
 
 
 def identity(group: Group) -> dict[str, Any]:
@@ -77,12 +84,12 @@ def _average(shots: int, result: RunResult) -> float:
 
 def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
     measures = {
-        "heldout_loss": _Measured("held-out loss (nats/token)", 4, 1.0, lambda result: result.heldout.loss),
-        "bits_per_byte": _Measured("held-out (bits/byte)", 4, 1.0, lambda result: result.heldout.bits_per_byte),
+        "heldout_loss": _Measured("loss (nats/token)", "heldout", 4, 1.0, lambda result: result.heldout.loss),
+        "bits_per_byte": _Measured("bits per byte", "heldout", 4, 1.0, lambda result: result.heldout.bits_per_byte),
     }
     for shots in spec.shots:
         heading = f"{shots}-shot average (%)"
-        measures[f"average_{shots}shot"] = _Measured(heading, 1, 100.0, partial(_average, shots))
+        measures[f"average_{shots}shot"] = _Measured(heading, "averages", 1, 100.0, partial(_average, shots))
     groups = group_by_seed(runs)
     rows = [_row(group, runs, measures) for group in groups]
     columns = [*IDENTITY]
@@ -90,7 +97,7 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
         plain = Column(
             key=key,
             heading=measured.heading,
-            section="quality",
+            section=measured.section,
             digits=measured.digits,
             scale=measured.scale,
             interval=True,
@@ -106,10 +113,10 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
     return Table(
         name="quality",
         title="Model quality and cost",
-        sections={"quality": "Quality", "cost": "Cost"},
+        sections={"heldout": "Held-out text", "averages": "Average of the tasks", "cost": "Cost"},
         columns=columns,
         rows=rows,
-        notes=notes([len(group.results) for group in groups]),
+        notes=[*notes([len(group.results) for group in groups]), _ABOUT_TIME],
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
 from dataeff.tables.table import Column, Row, Table, format_cell, read_table
 
+WIDTH = 100
 _VARIANT_WIDTH = 22
+WITHOUT_INTERVAL = ("heldout_loss_interval", "time_ratio_interval")
+"""An interval belongs to the difference that is read; of the absolute loss and of the time there is no room for it."""
 
 
 def summary(results: Path, grid: str) -> str:
@@ -19,51 +23,53 @@ def summary(results: Path, grid: str) -> str:
     table = read_table(results / "tables" / grid, "quality")
     if not table.rows:
         raise DataeffError(f"{results}/tables/{grid}/quality.json has no rows; delete the folder and run again")
-    shown = _summary_columns(table)
-    cells = [[heading for heading, _ in shown]]
-    cells += [[_plain(format_cell(column, row)) for _, column in shown] for row in map(_shortened(table), table.rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
-    texts = [_aligned(line, widths) for line in cells]
+    shown, lines = _columns(table), [""]
+    for key in [None, *_spare(table)]:
+        shown = [column for column in shown if column.key != key]
+        lines = _lines(shown, table)
+        if len(lines[0]) <= WIDTH:
+            break
     report = results / "report" / f"{grid}.html"
     report = report if report.exists() else results / "report" / "index.html"
-    return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:], "", *_legend(table), f"report: {os.fspath(report)}"])
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *_legend(table), f"report: {os.fspath(report)}"])
 
 
-def _summary_columns(table: Table) -> list[tuple[str, Column]]:
-    """Heading and column of what fits a terminal: loss and averages with their differences, and the cost."""
-    by_key = {column.key: column for column in table.columns}
-    averages = [key for key in by_key if key.startswith("average_") and key.endswith("shot")]
-    wanted = {
-        "variant": "variant",
-        "data": "data",
-        "seeds": "n",
-        "heldout_loss": "loss",
-        "heldout_loss_delta": "diff",
-    }
-    for key in averages[:2]:
-        wanted |= {key: f"{key.removeprefix('average_').removesuffix('shot')}-shot", f"{key}_delta": "diff"}
+def _averages(table: Table) -> list[str]:
+    """The keys of the task averages, fewest shots first."""
+    return [column.key for column in table.columns if column.key.startswith("average_") and not column.signed]
+
+
+def _columns(table: Table) -> list[Column]:
+    """What a terminal shows: loss and averages with their differences, and the cost."""
+    billions = max(row["effective_tokens"] for row in table.rows) >= 1e9
+    tokens = {"heading": "eff.tok", "digits": 2, "scale": 1e-9 if billions else 1e-6, "unit": "B" if billions else "M"}
+    wanted: dict[str, dict[str, Any]] = {"variant": {}, "data": {}, "seeds": {"heading": "n"}}
     wanted |= {
-        "effective_tokens": "eff.tok",
-        "steps": "steps",
-        "training_seconds": "time",
-        "time_ratio": "ratio",
+        "heldout_loss": {"heading": "loss", "digits": 3},
+        "heldout_loss_delta": {"heading": "loss diff", "digits": 3},
     }
-    units = {"effective_tokens": "M", "training_seconds": "s"}
-    digits = {"effective_tokens": 2, "heldout_loss": 3, "heldout_loss_delta": 3}
-    several_seeds = any(row["seeds"] >= SEEDS_FOR_A_CLAIM for row in table.rows)
-    if several_seeds:
-        # An interval takes the room of the columns that say least: the absolute averages and the steps.
-        wanted = {key: text for key, text in wanted.items() if key not in averages and key != "steps"}
-        wanted |= {f"{key}_delta": f"{key.removeprefix('average_')[:-4]}-shot diff" for key in averages[:2]}
-    return [
-        (
-            heading,
-            by_key[key].model_copy(
-                update={"unit": units.get(key, "").strip(), "digits": digits.get(key, by_key[key].digits)}
-            ),
-        )
-        for key, heading in wanted.items()
+    for key in _averages(table):
+        shots = key.removeprefix("average_").removesuffix("shot")
+        wanted |= {key: {"heading": f"{shots}-shot"}, f"{key}_delta": {"heading": f"{shots}-shot diff"}}
+    wanted |= {"effective_tokens": tokens, "steps": {}, "training_seconds": {"heading": "time", "unit": "s"}}
+    wanted |= {"time_ratio": {"heading": "ratio", "unit": ""}}
+    by_key = {column.key: column for column in table.columns}
+    return [by_key[key].model_copy(update=update) for key, update in wanted.items()]
+
+
+def _spare(table: Table) -> list[str]:
+    """The columns that give way, first to last, where intervals or large numbers need the room."""
+    return ["steps", *reversed(_averages(table)), "training_seconds", "effective_tokens", "time_ratio"]
+
+
+def _lines(shown: Sequence[Column], table: Table) -> list[str]:
+    keys = {column.key for column in shown}
+    cells = [
+        ["diff" if column.key.removesuffix("_delta") in keys - {column.key} else column.heading for column in shown]
     ]
+    cells += [[_plain(format_cell(column, row)) for column in shown] for row in map(_shortened(table), table.rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
+    return [_aligned(line, widths) for line in cells]
 
 
 def _shortened(table: Table) -> Callable[[Row], Row]:
@@ -73,7 +79,7 @@ def _shortened(table: Table) -> Callable[[Row], Row]:
     def shorten(row: Row) -> Row:
         name = row["variant"] if len(families) == 1 else f"{row['family']} {row['variant']}"
         name = name if len(name) <= _VARIANT_WIDTH else name[: _VARIANT_WIDTH - 2] + ".."
-        return {key: value for key, value in row.items() if key != "heldout_loss_interval"} | {"variant": name}
+        return {key: value for key, value in row.items() if key not in WITHOUT_INTERVAL} | {"variant": name}
 
     return shorten
 
@@ -89,11 +95,13 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _legend(table: Table) -> list[str]:
-    few = min(row["seeds"] for row in table.rows) < SEEDS_FOR_A_CLAIM
+    counts = {row["seeds"] for row in table.rows}
     lines = [
-        "loss: held-out, nats/token; shots: average score, %; diff and ratio: to the baseline of the same",
-        "data share and seed; time: of training. " + ("+-: 95% t interval over seeds." if not few else ""),
+        "loss: held-out, nats/token; N-shot: average score, %; diff, ratio: to the baseline of the same data",
+        "and seed; time: of training, on one machine with whatever ran beside it.",
     ]
-    if few:
+    if max(counts) >= SEEDS_FOR_A_CLAIM:
+        lines.append("+-: half of the 95% t interval over seeds.")
+    if min(counts) < SEEDS_FOR_A_CLAIM:
         lines.append(f"n < {SEEDS_FOR_A_CLAIM} seeds: no interval, no claim; list more under `seeds` to get one.")
-    return [line.rstrip() for line in lines] + [""]
+    return [*lines, ""]

@@ -11,7 +11,7 @@ for (const button of document.querySelectorAll("th button")) {
     const rows = [...body.rows].sort((first, second) => {
       const [a, b] = [key(first), key(second)];
       if (a === "" || b === "") return (a === "") - (b === "");
-      const order = heading.classList.contains("number") ? Number(a) - Number(b) : a.localeCompare(b);
+      const order = heading.classList.contains("number") ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true });
       return down ? -order : order;
     });
     body.append(...rows);
