@@ -12,10 +12,9 @@ SELECT_METRICS = {"gpt": ["vocab_rarity"]}
 """Difficulty metrics with an analysis, per family; analyze/metrics.py computes them (a test holds the two together)."""
 
 
-RESERVED = frozenset(
-    "all index corpus corpus_fetch tokens tokens_train samples analyze analyze_frequency plan pretrain evaluate "
-    "evaluate_items tables figures report".split()
-)
+_STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report"
+_STEPS = "corpus_fetch tokens_train analyze_frequency evaluate_items"
+RESERVED = frozenset(f"all index {_STAGES} {_STEPS}".split())
 """Grids are targets beside the rules, and pages of the report."""
 
 
@@ -24,7 +23,9 @@ def check_study(study: Study) -> None:
     check_paths(study)
     for grid in study.grids:
         if grid in RESERVED:
-            raise DataeffError(f"config: grids.{grid}: '{grid}' is the name of a stage or rule; give the grid another name")
+            raise DataeffError(
+                f"config: grids.{grid}: '{grid}' is the name of a stage or rule; give the grid another name"
+            )
     for name, source in study.sources.items():
         find_reader(source.reader, f"sources.{name}.reader")
     for run in study.runs:
