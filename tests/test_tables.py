@@ -1,260 +1,213 @@
+"""Tables: every number recomputed by hand from the result files; intervals, forms, the terminal's summary, errors."""
+
+from __future__ import annotations
+
 import csv
 import json
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dataeff import tables
 from dataeff.errors import DataeffError
+from dataeff.files import check_manifest, read_json, write_json
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import Run, Variant
-from dataeff.tables.details import time_table
+from dataeff.study.types import Run
+from dataeff.tables.results import percent
 from dataeff.tables.statistics import claim, estimate
-from dataeff.tables.table import Column, csv_text, escape_latex, format_cell, read_table
-from tests.result_factory import DOMAINS, grid_spec, heldout_loss, task_value, training_seconds, write_results
+from dataeff.tables.table import Column, Table, escape_latex, format_cell, latex_text, read_table, write_table
+from tests.result_factory import (
+    BATCH,
+    COMMIT,
+    DOMAINS,
+    FULL,
+    HALF,
+    LENGTH,
+    grid_spec,
+    heldout_loss,
+    task_value,
+    training_seconds,
+    write_results,
+)
 
-SEEDS = (1, 2, 3)
-T_95_OF_2_DEGREES = 4.302652729911275
-"""The 97.5% quantile of Student's t with two degrees of freedom, from a printed table (4.3027) and more digits."""
+T_QUANTILE_3_SEEDS = 4.302652729911275
+"""Student's t at 97.5% with 2 degrees of freedom, from a printed table."""
 
 
-def run_of(variant: str, data: Fraction, seed: int) -> Run:
+def built(tmp_path: Path, spec: GridSpec) -> tuple[Path, Path]:
+    """(results/{scale}, its tables folder)."""
+    results, data, _ = write_results(tmp_path, spec)
+    out = results / "tables" / spec.grid
+    tables.build(spec, results, out, data.parent)
+    return results, out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def row_of(path: Path, **wanted: str) -> dict[str, str]:
+    found = [row for row in rows_of(path) if all(row[key] == value for key, value in wanted.items())]
+    assert len(found) == 1, (wanted, len(found))
+    return found[0]
+
+
+def run(variant: str, data: Fraction = Fraction(1), seed: int = 1234) -> Run:
     return Run(family="gpt", variant=variant, data=data, seed=seed)
-
-
-def half_width(values: list[float]) -> float:
-    mean = sum(values) / 3
-    return T_95_OF_2_DEGREES * math.sqrt(sum((value - mean) ** 2 for value in values) / 2) / math.sqrt(3)
-
-
-def made(root: Path, spec: GridSpec) -> tuple[Path, Path]:
-    results, data, _ = write_results(root, spec)
-    tables.build(spec, results, results / "tables" / spec.grid, data.parent)
-    return results, results / "tables" / spec.grid
 
 
 @pytest.fixture(scope="module")
 def one_seed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return made(tmp_path_factory.mktemp("one"), grid_spec())
+    return built(tmp_path_factory.mktemp("one"), grid_spec())
 
 
 @pytest.fixture(scope="module")
 def three_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return made(tmp_path_factory.mktemp("three"), grid_spec(SEEDS))
+    return built(tmp_path_factory.mktemp("three"), grid_spec(seeds=(1, 2, 3)))
 
 
-def row_of(folder: Path, name: str, variant: str, data: str) -> dict[str, Any]:
-    (row,) = [row for row in read_table(folder, name).rows if (row["variant"], row["data"]) == (variant, data)]
-    return row
+def test_a_row_per_group_in_the_grids_order(one_seed: tuple[Path, Path]) -> None:
+    found = [(row["variant"], row["data"]) for row in rows_of(one_seed[1] / "quality.csv")]
+    assert found == [(name, "100%") for name in FULL] + [(name, "50%") for name in HALF]
 
 
-def csv_rows(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def test_differences_are_to_the_baseline_of_the_same_data_and_of_all_data(one_seed: tuple[Path, Path]) -> None:
+    row = row_of(one_seed[1] / "quality.csv", variant="composed", data="50%")
+    half = Fraction(1, 2)
+    loss = heldout_loss(run("composed", half))
+    assert float(row["heldout_loss"]) == pytest.approx(loss)
+    assert float(row["heldout_loss_delta"]) == pytest.approx(loss - heldout_loss(run("baseline", half)))
+    assert float(row["heldout_loss_delta_full"]) == pytest.approx(loss - heldout_loss(run("baseline")))
+    average = {
+        name: (task_value(run(name, half), "last_word", 10) + task_value(run(name, half), "word_order", 10)) / 2
+        for name in ("composed", "baseline")
+    }
+    assert float(row["average_10shot_delta"]) == pytest.approx(average["composed"] - average["baseline"])
+    seconds = training_seconds(run("composed", half))
+    assert float(row["time_ratio"]) == pytest.approx(seconds / training_seconds(run("baseline", half)))
+    assert float(row["time_ratio_full"]) == pytest.approx(seconds / training_seconds(run("baseline")))
 
 
-def small(root: Path, *names: str) -> tuple[GridSpec, Path]:
-    spec = grid_spec(variants={name: Variant(about=name) for name in names})
-    results, _, _ = write_results(root, spec, benchmarks=False)
-    return spec, results
+def test_a_baseline_differs_from_nothing_but_from_all_data(one_seed: tuple[Path, Path]) -> None:
+    full = row_of(one_seed[1] / "quality.csv", variant="baseline", data="100%")
+    assert full["heldout_loss_delta"] == full["heldout_loss_delta_full"] == full["time_ratio"] == ""
+    half = row_of(one_seed[1] / "quality.csv", variant="baseline", data="50%")
+    assert half["heldout_loss_delta"] == ""
+    difference = heldout_loss(run("baseline", Fraction(1, 2))) - heldout_loss(run("baseline"))
+    assert float(half["heldout_loss_delta_full"]) == pytest.approx(difference)
 
 
-@pytest.mark.parametrize(("variant", "data"), [("ltd", Fraction(1)), ("composed", Fraction(1, 2))])
-def test_differences_are_to_the_baseline_of_the_same_seed(
-    three_seeds: tuple[Path, Path], variant: str, data: Fraction
-) -> None:
-    row = row_of(three_seeds[1], "quality", variant, "100%" if data == 1 else "50%")
-    own = [heldout_loss(run_of(variant, data, seed)) for seed in SEEDS]
-    same = [mine - heldout_loss(run_of("baseline", data, seed)) for mine, seed in zip(own, SEEDS, strict=True)]
-    full = [mine - heldout_loss(run_of("baseline", Fraction(1), seed)) for mine, seed in zip(own, SEEDS, strict=True)]
-    for key, values in (("", own), ("_delta", same), ("_delta_full", full)):
-        assert row[f"heldout_loss{key}"] == pytest.approx(sum(values) / 3, abs=1e-12)
-        assert row[f"heldout_loss{key}_interval"] == pytest.approx(half_width(values), rel=1e-9)
-    assert row["claim"] == "95% t interval, n = 3"
+def test_costs_are_the_runs_own(one_seed: tuple[Path, Path]) -> None:
+    row = row_of(one_seed[1] / "quality.csv", variant="baseline", data="100%")
+    assert (int(float(row["steps"])), int(float(row["raw_tokens"]))) == (220, 220 * BATCH * LENGTH)
+    assert row["raw_tokens"] == row["effective_tokens"]
 
 
-def test_half_the_data_differ_from_full_data_by_more(three_seeds: tuple[Path, Path]) -> None:
-    row = row_of(three_seeds[1], "quality", "composed", "50%")
-    assert row["heldout_loss_delta_full"] - row["heldout_loss_delta"] == pytest.approx(
-        sum(
-            heldout_loss(run_of("baseline", Fraction(1, 2), seed)) - heldout_loss(run_of("baseline", Fraction(1), seed))
-            for seed in SEEDS
-        )
-        / 3
-    )
+def test_one_seed_gives_no_interval_and_says_so(one_seed: tuple[Path, Path]) -> None:
+    rows = rows_of(one_seed[1] / "quality.csv")
+    assert {row["claim"] for row in rows} == {"n = 1: no claim"}
+    assert {row[key] for row in rows for key in row if key.endswith("_interval")} == {""}
+    for name in ("quality", "heldout_by_domain", "tasks"):
+        text = (one_seed[1] / f"{name}.tex").read_text(encoding="utf-8")
+        assert "n = 1: no interval is given and no claim is made" in text
+        assert r"$\pm$" not in text
 
 
-def test_averages_and_time_ratios_by_hand(three_seeds: tuple[Path, Path]) -> None:
-    row = row_of(three_seeds[1], "quality", "composed", "100%")
-
-    def average(variant: str, seed: int) -> float:
-        return sum(task_value(run_of(variant, Fraction(1), seed), task, 10) for task in ("last_word", "word_order")) / 2
-
-    deltas = [average("composed", seed) - average("baseline", seed) for seed in SEEDS]
-    assert row["average_10shot"] == pytest.approx(sum(average("composed", seed) for seed in SEEDS) / 3)
-    assert row["average_10shot_delta"] == pytest.approx(sum(deltas) / 3)
-    ratios = [
-        training_seconds(run_of("composed", Fraction(1), seed))
-        / training_seconds(run_of("baseline", Fraction(1), seed))
-        for seed in SEEDS
-    ]
-    assert row["time_ratio"] == pytest.approx(sum(ratios) / 3)
-    assert row["time_ratio_interval"] == pytest.approx(half_width(ratios))
+def test_three_seeds_give_the_t_interval_of_paired_differences(three_seeds: tuple[Path, Path]) -> None:
+    row = row_of(three_seeds[1] / "quality.csv", variant="ltd", data="100%")
+    losses = [heldout_loss(run("ltd", seed=seed)) for seed in (1, 2, 3)]
+    paired = [loss - heldout_loss(run("baseline", seed=seed)) for loss, seed in zip(losses, (1, 2, 3), strict=True)]
+    assert float(row["heldout_loss"]) == pytest.approx(sum(losses) / 3)
+    mean = sum(paired) / 3
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in paired) / 2)
+    assert float(row["heldout_loss_delta"]) == pytest.approx(mean)
+    assert float(row["heldout_loss_delta_interval"]) == pytest.approx(T_QUANTILE_3_SEEDS * deviation / math.sqrt(3))
+    assert (row["seeds"], row["claim"]) == ("3", "95% t interval, n = 3")
+    text = (three_seeds[1] / "quality.tex").read_text(encoding="utf-8")
+    assert r"$\pm$" in text
+    assert "no claim" not in text
 
 
-def test_the_baseline_has_no_difference_to_itself(one_seed: tuple[Path, Path]) -> None:
-    full = row_of(one_seed[1], "quality", "baseline", "100%")
-    half = row_of(one_seed[1], "quality", "baseline", "50%")
-    assert full["heldout_loss_delta"] is None
-    assert full["heldout_loss_delta_full"] is None
-    assert full["time_ratio"] is None
-    assert half["heldout_loss_delta"] is None
-    expected = heldout_loss(run_of("baseline", Fraction(1, 2), 1234)) - heldout_loss(
-        run_of("baseline", Fraction(1), 1234)
-    )
-    assert half["heldout_loss_delta_full"] == pytest.approx(expected)
-
-
-def test_a_seed_without_a_baseline_gives_no_difference(tmp_path: Path) -> None:
-    spec = grid_spec((1, 2), variants={"baseline": Variant(), "ltd": Variant()})
-    spec = spec.model_copy(update={"runs": [run for run in spec.runs if run.name != "gpt-baseline-100-s2"]})
-    left = [(run.variant, run.seed) for run in spec.runs]
-    spec = spec.model_copy(update={"runs": [run for run in spec.runs if (run.variant, run.seed) != ("baseline", 2)]})
-    assert ("baseline", 1) in left
-    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
-    tables.build(spec, results, tmp_path / "out")
-    assert row_of(tmp_path / "out", "quality", "ltd", "100%")["heldout_loss_delta"] is None
-
-
-def test_estimate_by_hand() -> None:
-    found = estimate([1.0, 2.0, 3.0])
-    assert (found.mean, found.seeds) == (2.0, 3)
-    assert found.half_width == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
-    assert estimate([1.0, 3.0]).half_width is None
+def test_two_seeds_are_no_claim() -> None:
+    assert estimate([1.0, 2.0]).half_width is None
+    assert estimate([1.0, 2.0]).mean == 1.5
     assert claim(2) == "n = 2: no claim"
 
 
-def test_one_seed_gives_no_interval_and_says_so(one_seed: tuple[Path, Path], three_seeds: tuple[Path, Path]) -> None:
-    for name in ("quality", "heldout_by_domain", "tasks"):
-        table = read_table(one_seed[1], name)
-        assert not [row for row in table.rows if any(row.get(key) is not None for key in row if "interval" in key)]
-        assert any("n = 1: no interval is given and no claim is made" in note for note in table.notes), name
-        with_three = read_table(three_seeds[1], name)
-        assert any("±" in note for note in with_three.notes), name
-        assert not any("no claim" in note for note in with_three.notes), name
-    assert {row["heldout_loss_interval"] for row in csv_rows(one_seed[1], "quality")} == {""}
-    assert "±" not in "".join(
-        format_cell(column, row)
-        for row in read_table(one_seed[1], "quality").rows
-        for column in read_table(one_seed[1], "quality").columns
+def test_differences_need_the_baseline_of_every_seed(tmp_path: Path) -> None:
+    spec = grid_spec(seeds=(1, 2))
+    runs = [run for run in spec.runs if (run.variant, run.data, run.seed) != ("baseline", 1, 2)]
+    _, out = built(tmp_path, spec.model_copy(update={"runs": runs}))
+    row = row_of(out / "quality.csv", variant="ltd", data="100%")
+    assert row["heldout_loss_delta"] == row["time_ratio"] == ""
+    assert float(row["heldout_loss"]) > 0
+
+
+def test_domains_long_in_csv_and_wide_in_latex(one_seed: tuple[Path, Path]) -> None:
+    results, out = one_seed
+    row = row_of(out / "heldout_by_domain.csv", variant="cl_voc", domain="Legal_text")
+    score = {
+        name: read_json(results / "evaluate" / f"gpt-{name}-100-s1234" / "heldout.json")["domains"]["Legal_text"]
+        for name in ("cl_voc", "baseline")
+    }
+    for key in ("loss", "bits_per_byte"):
+        assert float(row[key]) == score["cl_voc"][key]
+        assert float(row[f"{key}_delta"]) == pytest.approx(score["cl_voc"][key] - score["baseline"][key])
+    assert len(rows_of(out / "heldout_by_domain.csv")) == (len(FULL) + len(HALF)) * len(DOMAINS)
+    table = read_table(out, "heldout_by_domain")
+    column = next(column for column in table.columns if column.heading == "Legal_text")
+    cells = {(row["variant"], row["data"]): format_cell(column, row) for row in table.rows}
+    assert cells["baseline", "100%"] == f"{score['baseline']['bits_per_byte']:.3f}"
+    assert cells["cl_voc", "100%"][0] in "+−"
+
+
+def test_tasks_hold_every_score_with_its_chance(one_seed: tuple[Path, Path]) -> None:
+    row = row_of(one_seed[1] / "tasks.csv", variant="ltd", task="word_order", shots="10")
+    value = task_value(run("ltd"), "word_order", 10)
+    assert float(row["value"]) == value
+    assert float(row["value_delta"]) == pytest.approx(value - task_value(run("baseline"), "word_order", 10))
+    assert (row["metric"], row["items"], row["chance"]) == ("acc", "200", "0.25")
+    notes = read_table(one_seed[1], "tasks").notes
+    assert any(note.startswith("word_order: acc over 200 items, chance 25%") for note in notes)
+
+
+def test_time_adds_up_the_benchmark_files(one_seed: tuple[Path, Path]) -> None:
+    path = one_seed[1] / "time.csv"
+    training = row_of(path, stage="pretrain")
+    seconds = {run.name: training_seconds(run) + 8 for run in grid_spec().runs}
+    assert int(training["jobs"]) == len(seconds)
+    assert float(training["seconds"]) == pytest.approx(sum(seconds.values()))
+    assert float(training["longest_seconds"]) == pytest.approx(max(seconds.values()))
+    assert training["peak_memory_mb"] == "910.5"
+    assert row_of(path, stage="plan")["peak_memory_mb"] == ""
+    assert (row_of(path, stage="tokens")["jobs"], row_of(path, stage="fetch")["longest_job"]) == ("2", "pubmed")
+    assert row_of(path, stage="analyze")["longest_job"] == "vocab_rarity"
+    rows = rows_of(path)
+    assert "report" not in {row["stage"] for row in rows}
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+
+
+def test_without_benchmarks_the_time_table_says_so(tmp_path: Path) -> None:
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    tables.build(spec, results, tmp_path / "out")
+    assert read_table(tmp_path / "out", "time").rows == []
+    assert "No benchmark files were found" in read_table(tmp_path / "out", "time").notes[0]
+
+
+def test_two_builds_are_equal_and_whole(one_seed: tuple[Path, Path], tmp_path: Path) -> None:
+    results, out = one_seed
+    tables.build(grid_spec(), results, tmp_path / "again", results.parent / "data" / "packages")
+    first, second = (
+        {file.name: file.read_bytes() for file in folder.iterdir()} for folder in (out, tmp_path / "again")
     )
-
-
-def test_csv_holds_full_precision(three_seeds: tuple[Path, Path]) -> None:
-    rows = csv_rows(three_seeds[1], "quality")
-    assert len(rows) == 11
-    for found, expected in zip(rows, read_table(three_seeds[1], "quality").rows, strict=True):
-        for key in ("heldout_loss", "heldout_loss_interval", "average_0shot_delta", "training_seconds"):
-            assert found[key] == ("" if expected.get(key) is None else repr(expected[key]))
-    value = 1 / 3
-    assert csv_text([Column(key="a", heading="a", digits=1)], [{"a": value}, {"a": None}]) == f"a\n{value!r}\n\n" or (
-        csv_text([Column(key="a", heading="a", digits=1)], [{"a": value}, {"a": None}]) == f'a\n{value!r}\n""\n'
-    )
-
-
-def test_the_long_tables_have_a_row_a_domain_and_a_task(one_seed: tuple[Path, Path]) -> None:
-    domains, tasks = csv_rows(one_seed[1], "heldout_by_domain"), csv_rows(one_seed[1], "tasks")
-    assert len(domains) == 11 * len(DOMAINS)
-    assert len(tasks) == 11 * 2 * 2
-    assert {row["domain"] for row in domains} == set(DOMAINS)
-    results = one_seed[0]
-    for name, variant in (("baseline", "baseline"), ("ltd", "ltd")):
-        row = next(row for row in domains if (row["variant"], row["data"], row["domain"]) == (name, "100%", DOMAINS[4]))
-        path = results / "evaluate" / run_of(variant, Fraction(1), 1234).name / "heldout.json"
-        assert float(row["bits_per_byte"]) == json.loads(path.read_text())["domains"][DOMAINS[4]]["bits_per_byte"]
-
-
-def test_domain_cells_are_differences_but_for_the_baseline(one_seed: tuple[Path, Path]) -> None:
-    def score(variant: str) -> float:
-        path = one_seed[0] / "evaluate" / run_of(variant, Fraction(1), 1234).name / "heldout.json"
-        return json.loads(path.read_text())["domains"][DOMAINS[0]]["bits_per_byte"]
-
-    table = read_table(one_seed[1], "heldout_by_domain")
-    (column,) = [column for column in table.columns if column.heading == DOMAINS[0]]
-    baseline = row_of(one_seed[1], "heldout_by_domain", "baseline", "100%")
-    other = row_of(one_seed[1], "heldout_by_domain", "ltd", "100%")
-    assert baseline[column.key] == score("baseline")
-    assert format_cell(column, baseline)[0].isdigit()
-    assert other[column.key] == pytest.approx(score("ltd") - score("baseline"))
-    assert format_cell(column, other)[0] in "+−"
-
-
-def test_latex_escapes(one_seed: tuple[Path, Path]) -> None:
-    assert escape_latex("a_b 50% & {c} #1 $ ^ ~ \\") == (
-        r"a\_b 50\% \& \{c\} \#1 \$ \textasciicircum{} \textasciitilde{} \textbackslash{}"
-    )
-    assert escape_latex("−1 ± 2 × –") == r"$-$1 $\pm$ 2 $\times$ --"
-    text = (one_seed[1] / "quality.tex").read_text(encoding="utf-8")
-    assert r"gpt & cl\_seqtru\_voc & 100\% & 1 & " in text
-    assert "$-$0." in text
-    assert text.isascii()
-    body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    first = text.splitlines()[1]
-    columns = len(first.removeprefix(r"\begin{tabular}{").removesuffix("}"))
-    assert body[0].replace(r"\&", "").count("&") == columns - 1
-    domains = (one_seed[1] / "heldout_by_domain.tex").read_text(encoding="utf-8")
-    assert r"GitHub \& <code>" in domains
-    assert r"Legal\_text" in domains
-
-
-def test_cells_for_people() -> None:
-    column = Column(key="loss", heading="loss", digits=3, signed=True, interval=True)
-    assert format_cell(column, {"loss": -0.0125}) == "−0.013" or format_cell(column, {"loss": -0.0125}) == "−0.012"
-    assert format_cell(column, {"loss": 0.5, "loss_interval": 0.25}) == "+0.500 ± 0.250"
-    assert format_cell(column, {"loss": None}) == "–"
-    assert format_cell(Column(key="n", heading="n", digits=0, unit=" s"), {"n": 1234567.4}) == "1,234,567 s"
-    share = Column(key="share", heading="share", digits=1, scale=100.0)
-    assert format_cell(share, {"share": 0.1234}) == "12.3"
-
-
-def test_time_table_from_benchmark_files(one_seed: tuple[Path, Path]) -> None:
-    rows = {(row["stage"], row["level"]): row for row in read_table(one_seed[1], "time").rows}
-    runs = grid_spec().runs
-    seconds = {run.name: training_seconds(run) + 8 for run in runs}
-    pretrain = rows["pretrain", "scale"]
-    assert pretrain["jobs"] == 11
-    assert pretrain["seconds"] == pytest.approx(sum(seconds.values()))
-    assert pretrain["longest_seconds"] == pytest.approx(max(seconds.values()))
-    assert seconds[pretrain["longest_job"]] == max(seconds.values())
-    assert pretrain["peak_memory_mb"] == 910.5
-    assert rows["plan", "scale"]["seconds"] == 16.5
-    assert rows["plan", "scale"]["peak_memory_mb"] is None
-    assert (rows["corpus", "data"]["jobs"], rows["corpus", "data"]["seconds"]) == (2, 8.5)
-    assert rows["tokens", "data"]["longest_job"] == "bpe4k"
-    total = sum(seconds.values()) + 16.5 + 3 * 4.25
-    assert pretrain["share"] == pytest.approx(sum(seconds.values()) / total)
-    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
-    assert read_table(one_seed[1], "time").rows[0]["stage"] == "pretrain"
-
-
-def test_time_table_leaves_out_what_comes_after_it(tmp_path: Path) -> None:
-    head, line = "s\th:m:s\tmax_rss\n", "2.0\t0:00:02\t100.0\n"
-    for path in ("plan/a.tsv", "tables/core.tsv", "figures/core.tsv", "report/index.tsv"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(head + line)
-    assert [row["stage"] for row in time_table({"scale": tmp_path}).rows] == ["plan"]
-    (tmp_path / "plan" / "b.tsv").write_text("nothing\n")
-    with pytest.raises(DataeffError, match=r"plan/b\.tsv: not a benchmark file"):
-        time_table({"scale": tmp_path})
-
-
-def test_no_benchmark_files_is_said(tmp_path: Path) -> None:
-    table = time_table({"scale": tmp_path / "none"})
-    assert table.rows == []
-    assert "No benchmark files were found" in table.notes[0]
+    assert first == second
+    assert check_manifest(out) is None
+    assert set(first) >= {f"{name}.{suffix}" for name in ("quality", "time") for suffix in ("csv", "tex", "json")}
 
 
 @pytest.mark.parametrize(
@@ -267,98 +220,163 @@ def test_no_benchmark_files_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_a_missing_result_is_named_and_nothing_is_written(tmp_path: Path, file: str) -> None:
-    spec, results = small(tmp_path, "baseline", "ltd")
-    path = results / file.format(run=spec.runs[1].name)
-    path.unlink()
-    with pytest.raises(DataeffError) as caught:
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec)
+    missing = results / file.format(run="gpt-cl_voc-100-s1234")
+    missing.unlink()
+    with pytest.raises(DataeffError, match=re.escape(str(missing))):
         tables.build(spec, results, tmp_path / "out")
-    assert str(path) in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec)
+    path = results / "pretrain" / "gpt-ltd-100-s1234" / "run.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "effective_tokens"})
+    with pytest.raises(DataeffError, match=rf"{re.escape(str(path))}: effective_tokens"):
+        tables.build(spec, results, tmp_path / "out")
 
 
 def test_scores_of_other_weights_are_refused(tmp_path: Path) -> None:
-    spec, results = small(tmp_path, "baseline", "ltd")
-    folder = results / "evaluate" / spec.runs[1].name
-    edit(folder / "10shot" / "scores.json", model_digest="f" * 64)
-    with pytest.raises(DataeffError, match="10shot/scores.json are of different weights") as caught:
-        tables.build(spec, results, tmp_path / "out")
-    assert str(folder) in str(caught.value)
-
-
-def test_a_file_of_another_run_is_refused(tmp_path: Path) -> None:
-    spec, results = small(tmp_path, "baseline", "ltd")
-    edit(results / "pretrain" / spec.runs[1].name / "run.json", name=spec.runs[0].name)
-    with pytest.raises(DataeffError, match=f"is of run '{spec.runs[0].name}'"):
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec)
+    path = results / "evaluate" / "gpt-ltd-100-s1234" / "0shot" / "scores.json"
+    write_json(path, {**read_json(path), "model_digest": "0" * 64})
+    with pytest.raises(DataeffError, match="different weights"):
         tables.build(spec, results, tmp_path / "out")
 
 
-def test_a_missing_key_names_its_file(tmp_path: Path) -> None:
-    spec, results = small(tmp_path, "baseline")
-    path = results / "pretrain" / spec.runs[0].name / "run.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "steps"}))
-    with pytest.raises(DataeffError, match="steps") as caught:
+def test_the_results_of_another_run_are_refused(tmp_path: Path) -> None:
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec)
+    path = results / "pretrain" / "gpt-ltd-100-s1234" / "run.json"
+    write_json(path, {**read_json(path), "name": "gpt-baseline-100-s1234"})
+    with pytest.raises(DataeffError, match="is of run 'gpt-baseline-100-s1234'"):
         tables.build(spec, results, tmp_path / "out")
-    assert str(path) in str(caught.value)
 
 
-def test_other_domains_and_an_empty_grid_are_errors(tmp_path: Path) -> None:
-    spec, results = small(tmp_path, "baseline", "ltd")
-    path = results / "evaluate" / spec.runs[1].name / "heldout.json"
-    found = json.loads(path.read_text())
-    found["domains"].pop(DOMAINS[0])
-    path.write_text(json.dumps(found))
-    with pytest.raises(DataeffError, match=f"{spec.runs[1].name} has the domains"):
-        tables.build(spec, results, tmp_path / "out")
+def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataeffError, match="grid 'core' has no runs"):
-        tables.build(spec.model_copy(update={"runs": []}), results, tmp_path / "out")
+        tables.build(grid_spec().model_copy(update={"runs": []}), tmp_path, tmp_path / "out")
 
 
-def test_two_builds_are_byte_identical(one_seed: tuple[Path, Path], tmp_path: Path) -> None:
-    results, first = one_seed
-    tables.build(grid_spec(), results, tmp_path / "again", results.parent / "data" / "packages")
-    names = sorted(path.name for path in first.iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
-    for name in names:
-        assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+# --- forms ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seeds", ["one_seed", "three_seeds"])
-def test_summary_fits_a_terminal_and_names_the_report(seeds: str, request: pytest.FixtureRequest) -> None:
-    results, _ = request.getfixturevalue(seeds)
-    text = tables.summary(results, "core")
-    *lines, last = text.splitlines()
-    assert text.isascii()
-    assert max(map(len, lines)) <= 100
-    assert last == f"report: {results}/report/index.html"
-    # 11 rows below a heading and a rule.
-    assert [line.split()[0] for line in lines[2:13]] == [row["variant"] for row in read_rows(results)]
-    assert ("+-" in text) == (seeds == "three_seeds")
-    assert ("no claim" in text) == (seeds == "one_seed")
-    loss = sum(row["heldout_loss"] for row in read_rows(results)[:1])
-    assert f"{loss:.3f}" in lines[2]
+def test_latex_escapes_and_shape() -> None:
+    assert escape_latex(r"a_b & 50% #1 {x} $y$ ~ ^ \z") == (
+        r"a\_b \& 50\% \#1 \{x\} \$y\$ \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    )
+    column = Column(key="loss", heading="Δ loss", digits=2, signed=True, section="s", interval=True)
+    table = Table(
+        name="t",
+        title="title",
+        sections={"s": "S"},
+        columns=[Column(key="variant", heading="variant"), column],
+        rows=[{"variant": "cl_voc", "loss": -0.126, "loss_interval": 0.013}],
+        notes=["100% & more"],
+    )
+    text = latex_text(table)
+    assert r"cl\_voc & $-$0.13 $\pm$ 0.01 \\" in text
+    assert r"\begin{tabular}{lr}" in text
+    assert r"100\% \& more" in text
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 1
 
 
-def read_rows(results: Path) -> list[dict[str, Any]]:
-    return read_table(results / "tables" / "core", "quality").rows
+@pytest.mark.parametrize(
+    ("column", "row", "text"),
+    [
+        (Column(key="x", heading="", digits=2), {"x": None}, "–"),
+        (Column(key="x", heading="", digits=0), {"x": 1234567}, "1,234,567"),
+        (Column(key="x", heading="", digits=1, scale=100.0), {"x": 0.256}, "25.6"),
+        (Column(key="x", heading="", digits=1, signed=True), {"x": 0.25}, "+0.2"),
+        (Column(key="x", heading="", digits=2, unit=" ×"), {"x": 0.5, "x_interval": 0.1}, "0.50 ± 0.10 ×"),
+        (Column(key="x", heading="", digits=1, signed_by="d"), {"x": 2.0, "d": False}, "2.0"),
+        (Column(key="x", heading="", digits=1, signed_by="d"), {"x": 2.0, "d": True}, "+2.0"),
+        (Column(key="x", heading=""), {"x": "text"}, "text"),
+    ],
+)
+def test_cells(column: Column, row: dict[str, object], text: str) -> None:
+    assert format_cell(column, row) == text
 
 
-def test_summary_of_long_names_and_of_a_grid_with_its_own_page(tmp_path: Path) -> None:
-    name = "a_composition_with_a_name_of_many_words"
-    spec, results = small(tmp_path, "baseline", name)
-    tables.build(spec, results, results / "tables" / "core")
-    page = results / "report" / "core.html"
-    page.parent.mkdir()
-    page.write_text("")
-    *lines, last = tables.summary(results, "core").splitlines()
-    assert last == f"report: {page}"
-    assert max(map(len, lines)) <= 100
-    assert f"{name[:20]}.." in lines[3]
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    table = Table(
+        name="t",
+        title="T",
+        sections={"s": "S"},
+        columns=[Column(key="a", heading="A", section="s", digits=3, interval=True)],
+        rows=[{"a": 0.1, "a_interval": 0.2}, {"a": None}],
+        notes=[],
+    )
+    write_table(table, tmp_path)
+    assert read_table(tmp_path, "t") == table
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "a,a_interval\n0.1,0.2\n,\n"
+
+
+def test_percent() -> None:
+    assert [percent(Fraction(text)) for text in ("1", "1/2", "2/3", "0.01")] == ["100%", "50%", "66.7%", "1%"]
+
+
+# --- the terminal --------------------------------------------------------------------------------------------
+
+
+def lines_of(folders: tuple[Path, Path]) -> list[str]:
+    lines = tables.summary(folders[0], "core").splitlines()
+    assert max(map(len, lines[:-1])) <= 100
+    assert "\n".join(lines).isascii()
+    return lines
+
+
+def test_summary_of_one_seed(one_seed: tuple[Path, Path]) -> None:
+    lines = lines_of(one_seed)
+    assert len({len(line) for line in lines[: 2 + len(FULL) + len(HALF)]}) == 1
+    assert [line.split()[0] for line in lines[2 : 2 + len(FULL)]] == FULL
+    loss = heldout_loss(run("ltd"))
+    ltd = lines[2 + FULL.index("ltd")].split()
+    assert ltd[1:5] == ["100%", "1", f"{loss:.3f}", f"{loss - heldout_loss(run('baseline')):+.3f}"]
+    assert "steps" in lines[0]
+    assert any("no interval, no claim" in line for line in lines)
+    assert lines[-1] == f"report: {one_seed[0] / 'report' / 'index.html'}"
+
+
+def test_summary_of_three_seeds_gives_intervals_their_room(three_seeds: tuple[Path, Path]) -> None:
+    lines = lines_of(three_seeds)
+    assert "10-shot diff" in lines[0]
+    assert re.search(r"[+-]\d\.\d{3}\+-\d\.\d{3}", lines[3])
+    assert not any("no claim" in line for line in lines)
+
+
+def test_summary_of_the_papers_size_fits(three_seeds: tuple[Path, Path], tmp_path: Path) -> None:
+    results = tmp_path / "paper"
+    table = read_json(three_seeds[1] / "quality.json")
+    for row in table["rows"]:
+        row |= {"variant": "a_variant_with_a_very_long_name", "effective_tokens": 3e11, "steps": 372_789}
+        row |= {"training_seconds": 1_234_567.0}
+    write_json(results / "tables" / "core" / "quality.json", table)
+    lines = lines_of((results, results / "tables" / "core"))
+    assert "300.00B" in lines[2]
+    assert "a_variant_with_a_ver.." in lines[2]
+
+
+def test_summary_names_another_grids_page(one_seed: tuple[Path, Path], tmp_path: Path) -> None:
+    results = tmp_path / "scale"
+    for name in ("tables/mine/quality.json", "report/mine.html"):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text((one_seed[1] / "quality.json").read_text(encoding="utf-8"), encoding="utf-8")
+    assert tables.summary(results, "mine").endswith(f"report: {results / 'report' / 'mine.html'}")
 
 
 def test_summary_without_tables_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataeffError, match=r"tables/core/quality\.json: no such file"):
+    with pytest.raises(DataeffError, match=re.escape(str(tmp_path / "tables" / "core" / "quality.json"))):
         tables.summary(tmp_path, "core")
+
+
+def test_the_factory_writes_what_the_stages_write(one_seed: tuple[Path, Path]) -> None:
+    """Guards the fixture itself: its metrics end on a held-out loss, and its provenance is complete."""
+    run_folder = one_seed[0] / "pretrain" / "gpt-baseline-100-s1234"
+    last = json.loads((run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    record = read_json(run_folder / "run.json")
+    assert (last["step"], last["heldout_loss"]) == (record["steps"], record["heldout_loss"])
+    assert record["commit"] == COMMIT
