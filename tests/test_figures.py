@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,10 @@ import pytest
 from dataeff import figures
 from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, read_json
-from dataeff.study.types import MetricCurriculum, Pacing, Variant
-from tests.result_factory import grid_spec, write_results
+from dataeff.study.specs import GridSpec, write_spec
+from dataeff.study.types import MetricCurriculum, Pacing, Run, Variant
+from dataeff.tables.results import group_by_seed, read_runs
+from tests.result_factory import grid_spec, heldout_loss, write_results
 
 ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "pacing", "difficulty_histogram"}
 SELECTING = Variant(
@@ -27,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return results, data
 
 
-def small_spec(seeds: tuple[int, ...] = (1, 2, 3)):
+def small_spec(seeds: tuple[int, ...] = (1, 2, 3)) -> GridSpec:
     return grid_spec(seeds, {"baseline": Variant(), "easy_first": SELECTING})
 
 
@@ -40,9 +46,15 @@ def test_the_core_grid_has_all_figures(tmp_path: Path) -> None:
     assert {file.stem for file in (tmp_path / "out").glob("*.pdf")} == ALL
 
 
-def test_two_builds_are_equal_to_the_byte(small: tuple[Path, Path], tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        figures.build(small_spec(), *small, tmp_path / name)
+def test_builds_of_two_processes_are_equal_to_the_byte(small: tuple[Path, Path], tmp_path: Path) -> None:
+    figures.build(small_spec(), *small, tmp_path / "first")
+    write_spec(tmp_path / "spec.yaml", small_spec())
+    options = {"spec": tmp_path / "spec.yaml", "results": small[0], "data": small[1], "out": tmp_path / "second"}
+    subprocess.run(
+        [sys.executable, "-m", "dataeff", "figures", *(f"--{key}={value}" for key, value in options.items())],
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     first, second = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("first", "second")
     )
@@ -146,3 +158,61 @@ def test_difficulties_are_sorted_by_the_index(small: tuple[Path, Path]) -> None:
     values = sorted_values(folder)
     assert (np.diff(values) >= 0).all()
     assert np.array_equal(values, np.sort(np.load(folder / "value.npy")))
+
+
+def test_no_difficulty_histogram_without_a_selection_metric(tmp_path: Path) -> None:
+    spec = grid_spec((1,), {"baseline": Variant(), "plain": Variant()})
+    results, data, _ = write_results(tmp_path, spec, benchmarks=False)
+    figures.build(spec, results, data, tmp_path / "out")
+    assert {file.stem for file in (tmp_path / "out").glob("*.png")} == ALL - {"difficulty_histogram"}
+    assert set(read_json(tmp_path / "out" / figures.CAPTIONS)) == ALL - {"difficulty_histogram"}
+
+
+def test_the_drawn_lines_are_the_probes_in_their_variants_styles(small: tuple[Path, Path], tmp_path: Path) -> None:
+    from dataeff.figures.style import save, variant_styles
+    from dataeff.figures.training import loss_figure
+
+    spec, styles = small_spec(), variant_styles(small_spec())
+    figure = loss_figure(group_by_seed(read_runs(spec, small[0])), small[0], styles)
+    lines = figure.drawing.axes[0].lines
+    assert [line.get_color() for line in lines] == [styles[run.variant].colour for run in spec.runs]
+    assert [line.get_ydata()[-1] for line in lines] == [heldout_loss(run) for run in spec.runs]
+    save(figure, tmp_path)
+
+
+def differences_by_hand(seeds: tuple[int, ...]) -> list[float]:
+    def loss(variant: str, seed: int) -> float:
+        return heldout_loss(Run(family="gpt", variant=variant, data=Fraction(1), seed=seed))
+
+    return [loss("easy_first", seed) - loss("baseline", seed) for seed in seeds]
+
+
+def test_the_drawn_dot_and_bar_are_the_difference_and_its_interval(small: tuple[Path, Path], tmp_path: Path) -> None:
+    from dataeff.figures.comparison import compared, quality_figure
+    from dataeff.figures.style import save, variant_styles
+
+    runs, values = read_runs(small_spec(), small[0]), differences_by_hand((1, 2, 3))
+    panels = compared(group_by_seed(runs), runs)
+    assert {key: [group.variant for group in members] for key, members in panels.items()} == {
+        ("gpt", Fraction(1)): ["easy_first"]
+    }
+    figure = quality_figure(panels, runs, variant_styles(small_spec()))
+    axis = figure.drawing.axes[0]
+    (dot,) = [line for line in axis.lines if line.get_markersize() == 6 and line.get_marker() == "s"]
+    assert np.ravel(dot.get_xdata()).tolist() == pytest.approx([np.mean(values)])
+    ((segment,),) = [bar.get_segments() for container in axis.containers for bar in container.lines[2]]
+    half_width = 4.302652729911275 * np.std(values, ddof=1) / 3**0.5
+    assert segment[:, 0].tolist() == pytest.approx([np.mean(values) - half_width, np.mean(values) + half_width])
+    assert "95% t interval" in figure.caption
+    save(figure, tmp_path)
+
+
+def test_one_seed_is_a_dot_without_a_bar_and_no_claim(small: tuple[Path, Path], tmp_path: Path) -> None:
+    from dataeff.figures.comparison import compared, quality_figure
+    from dataeff.figures.style import save, variant_styles
+
+    runs = read_runs(small_spec((1,)), small[0])
+    figure = quality_figure(compared(group_by_seed(runs), runs), runs, variant_styles(small_spec((1,))))
+    assert list(figure.drawing.axes[0].containers) == []
+    assert "no claim is made" in figure.caption
+    save(figure, tmp_path)

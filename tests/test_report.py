@@ -1,10 +1,14 @@
-"""The report page: whole in itself, every run on it, texts escaped, numbers as in the tables, errors that name files."""
+"""The report: whole in itself, every run and table on it, texts escaped, written at once, and sorted in a browser."""
 
-from __future__ import annotations
-
+import base64
+import json
 import re
+import shutil
+import subprocess
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,128 +16,204 @@ from dataeff import figures, report, tables
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, write_json
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import MetricCurriculum, Pacing, Variant
 from dataeff.tables.table import format_cell, read_table
 from tests.result_factory import COMMIT, DOMAINS, MACHINE, SOFTWARE, grid_spec, write_results
 
-VARIANTS = {
-    "baseline": Variant(about="every sample in full"),
-    "easy_first": Variant(
-        about="easy samples <first> & hard ones later",
-        curriculum={"vocab_rarity": MetricCurriculum(apply="select", pacing=Pacing(start="1", end="100", over="0.5"))},
-    ),
-}
+ABOUT = 'every <b>sample</b> & "all" of it'
+VOID = {"meta", "link", "img", "br"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM_OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+    "--enable-logging=stderr",
+    "--dump-dom",
+]
+
+
+class Inputs(NamedTuple):
+    spec: GridSpec
+    results: Path
+    corpus: Path
+    tables: Path
+    figures: Path
+
+    @property
+    def page(self) -> Path:
+        return self.results / "report" / "index.html"
+
+    def build(self) -> str:
+        report.build(*self, self.page)
+        return self.page.read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
-    """What a page loads, links to, names and says."""
+    """What a browser would see: elements with their attributes, the texts of table rows, and open elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.ids: set[str] = set()
-        self.texts: list[str] = []
-        self.tags: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.visible = ""
         self.feed(text)
+        self.close()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = {key: value or "" for key, value in attributes}
-        self.tags.append(tag)
-        self.ids |= {found["id"]} if "id" in found else set()
-        if tag == "a":
-            self.links.append(found["href"])
-        else:
-            self.loads += [found[key] for key in ("src", "href", "srcset", "data", "poster") if key in found]
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.texts.append(data.strip())
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data.strip()
+        if not {"script", "style"} & set(self.open):
+            self.visible += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [found for _, attributes in self.elements if (found := attributes.get(attribute)) is not None]
 
 
-class Built:
-    """A page and the folders it was made from."""
-
-    def __init__(self, root: Path, spec: GridSpec) -> None:
-        self.spec = spec
-        self.results, data, self.card = write_results(root, spec)
-        self.tables, self.figures = (self.results / stage / spec.grid for stage in ("tables", "figures"))
-        self.out = self.results / "report" / "index.html"
-        tables.build(spec, self.results, self.tables, data.parent)
-        figures.build(spec, self.results, data, self.figures)
-        self.make()
-
-    def make(self) -> None:
-        report.build(self.spec, self.results, self.card, self.tables, self.figures, self.out)
-
-    @property
-    def text(self) -> str:
-        return self.out.read_text(encoding="utf-8")
+def inputs_of(root: Path, seeds: tuple[int, ...], drawn: Path | None = None) -> Inputs:
+    """Three variants at 100% data and two at 25%; with `drawn`, figures that another build has made."""
+    every = grid_spec().variants["gpt"]
+    variants = {name: every[name] for name in ("baseline", "cl_voc", "ltd")}
+    variants["ltd"] = variants["ltd"].model_copy(update={"about": ABOUT})
+    spec = grid_spec(seeds, variants)
+    part = [run.model_copy(update={"data": Fraction(1, 4)}) for run in spec.runs if run.variant != "cl_voc"]
+    spec = spec.model_copy(update={"runs": [*spec.runs, *part], "scale_about": "a <small> & quick one"})
+    results, data, corpus = write_results(root, spec)
+    folders = (results / "tables" / "core", results / "figures" / "core")
+    tables.build(spec, results, folders[0], data.parent)
+    if drawn is None:
+        figures.build(spec, results, data, folders[1])
+    else:
+        shutil.copytree(drawn, folders[1])
+    return Inputs(spec, results, corpus, *folders)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return Built(tmp_path_factory.mktemp("report"), grid_spec((1234,), VARIANTS))
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return inputs_of(tmp_path_factory.mktemp("report"), (1234,))
 
 
-def test_nothing_outside_the_page_is_loaded(page: Built) -> None:
-    found = Page(page.text)
-    assert found.loads
-    assert all(address.startswith("data:") for address in found.loads)
-    assert "http://" not in page.text
-    assert "https://" not in page.text
-    assert "@import" not in page.text
-    assert "url(" not in page.text
-    assert not {"iframe", "object", "embed"} & set(found.tags)
+@pytest.fixture(scope="module")
+def text(inputs: Inputs) -> str:
+    return inputs.build()
 
 
-def test_each_run_is_there_with_links_to_its_files(page: Built) -> None:
-    found = Page(page.text)
-    for run in page.spec.runs:
-        assert run.name in found.texts
-        links = [link for link in found.links if run.name in link]
-        assert f"../pretrain/{run.name}/metrics.jsonl" in links
-        assert f"../specs/pretrain/{run.name}.yaml" in links
-        for link in links:
-            if "/specs/" not in link and "/logs/" not in link:  # written by snakemake, not by these stages
-                assert (page.out.parent / link).is_file(), link
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
 
 
-def test_links_within_the_page_and_to_figures_lead_somewhere(page: Built) -> None:
-    found = Page(page.text)
-    inner = [link[1:] for link in found.links if link.startswith("#")]
-    assert inner
-    assert set(inner) <= found.ids
-    prints = [link for link in found.links if link.endswith(".pdf")]
-    assert len(prints) == len(read_json(page.figures / figures.CAPTIONS))
-    assert all((page.out.parent / link).is_file() for link in prints)
+def test_every_element_is_closed_and_ids_are_unique(page: Page) -> None:
+    assert page.open == []
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
 
 
-def test_texts_are_escaped(page: Built) -> None:
-    assert "<first>" not in page.text
-    assert "<code>" + " & " not in page.text
-    assert "GitHub &amp; &lt;code&gt;" in page.text
-    assert "first" not in Page(page.text).tags
-    texts = Page(page.text).texts
-    assert "easy samples <first> & hard ones later" in texts
-    assert any("A <test> processor" in text for text in texts)
+def test_the_page_loads_nothing_from_elsewhere(text: str, page: Page) -> None:
+    images = [attributes["src"] or "" for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 5
+    assert page.values("src") == images
+    assert all(source.startswith("data:image/png;base64,") for source in images)
+    assert [attributes["href"] for tag, attributes in page.elements if tag == "link"] == ["data:,"]
+    assert not [link for link in page.values("href") if re.match(r"(https?:)?//", link)]
+    assert not page.values("srcset") + page.values("action") + page.values("background")
+    styles = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert styles
+    assert not re.search(r"@import|url\(", "".join(styles) + "".join(page.values("style")))
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(|https?://", text)
+    assert not {tag for tag, _ in page.elements} & {"iframe", "object", "embed", "base"}
 
 
-def test_tables_show_the_cells_of_the_tables_stage(page: Built) -> None:
-    texts = Page(page.text).texts
-    for name in report.TABLES:
-        table = read_table(page.tables, name)
-        for row in table.rows:
-            for section in table.sections:
-                for column in table.shown_in(section):
-                    assert column.key == "family" or format_cell(column, row) in texts, (name, column.key)
+def test_images_are_the_drawn_figures_with_their_captions(inputs: Inputs, text: str, page: Page) -> None:
+    captions = json.loads((inputs.figures / "captions.json").read_text(encoding="utf-8"))
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    figure_ids = [attributes.get("id") for tag, attributes in page.elements if tag == "figure"]
+    assert figure_ids == list(captions)
+    assert len(captions) == 5
+    for image, (name, words) in zip(images, captions.items(), strict=True):
+        data = base64.b64decode((image["src"] or "").partition(",")[2], validate=True)
+        assert data == (inputs.figures / f"{name}.png").read_bytes()
+        assert image["alt"] == f"{words['title']}. {words['caption']}"
+        assert words["caption"] in page.visible
 
 
-def test_it_says_what_it_is_made_of(page: Built) -> None:
-    text = " ".join(Page(page.text).texts)
+def test_every_run_is_named_and_all_links_exist(inputs: Inputs, page: Page) -> None:
+    (runs,) = [rows for rows in page.tables if rows[0][0] == "run"]
+    assert [row[0] for row in runs[1:]] == [run.name for run in inputs.spec.runs]
+    ids, links = set(page.values("id")), page.values("href")
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        elif link != "data:,":
+            assert not Path(link).is_absolute()
+            assert (inputs.page.parent / link).is_file(), link
+    for run in inputs.spec.runs:
+        of_run = [link for link in links if f"/{run.name}/" in link or f"/{run.name}." in link]
+        # spec, plan, metrics, log, held-out, and one a number of shots
+        assert len(of_run) == 5 + len(inputs.spec.shots), run.name
+    assert len([link for link in links if link.endswith(".pdf")]) == 5
+
+
+def test_every_table_is_shown_cell_by_cell(inputs: Inputs, page: Page) -> None:
+    shown = [rows for rows in page.tables if rows[0][0] not in ("source", "run")]
+    for name in ("quality", "heldout_by_domain", "tasks", "time"):
+        table = read_table(inputs.tables, name)
+        assert table.title in page.visible or name == "quality"
+        for section in table.sections:
+            columns = [column for column in table.shown_in(section) if column.key != "family"]
+            rows = shown.pop(0)
+            assert rows[0] == [column.heading for column in columns]
+            assert rows[1:] == [[format_cell(column, row) for column in columns] for row in table.rows]
+        for note in table.notes:
+            assert note in page.visible
+    assert shown == []
+
+
+def test_texts_are_escaped(text: str, page: Page) -> None:
+    assert "<b>" not in text
+    assert "<small>" not in text
+    assert "<code>," not in text
+    assert ABOUT in page.visible
+    assert "a <small> & quick one" in page.visible.replace("A <small>", "a <small>")
+    assert DOMAINS[3] in page.visible
+    assert "A <test> processor" in page.visible
+
+
+def test_one_seed_is_no_claim_and_three_are_not_warned_of(inputs: Inputs, page: Page, tmp_path: Path) -> None:
+    assert "With 1 seed no difference below is a claim" in page.visible
+    three = Page(inputs_of(tmp_path, (1, 2, 3), inputs.figures).build())
+    assert "no difference below is a claim" not in three.visible
+    assert "15 pretraining runs, 3 seeds (1, 2, 3)" in three.visible
+    assert "±" in three.visible
+    two = Page(inputs_of(tmp_path / "two", (1, 2), inputs.figures).build())
+    assert "With 2 seeds no difference below is a claim" in two.visible
+
+
+def test_equal_inputs_give_an_equal_page(inputs: Inputs, text: str) -> None:
+    assert inputs.build() == text
+
+
+def test_it_says_what_it_is_made_of(page: Page) -> None:
     for expected in (
-        page.spec.scale_about[1:],
         "1 seed (1234)",
-        "no difference below is a claim",
         "their absolute numbers are not comparable",
         COMMIT,
         MACHINE.cpu,
@@ -142,50 +222,116 @@ def test_it_says_what_it_is_made_of(page: Built) -> None:
         "DM Mathematics",
         "200 short, 30 duplicate",
         "--configfile my_study.yaml",
+        *DOMAINS,
     ):
-        assert expected in text, expected
-    for domain in DOMAINS:
-        assert domain in text
+        assert expected in page.visible, expected
 
 
-def test_three_seeds_make_no_excuse(tmp_path: Path) -> None:
-    text = " ".join(Page(Built(tmp_path, grid_spec((1, 2, 3), VARIANTS)).text).texts)
-    assert "3 seeds (1, 2, 3)" in text
-    assert "no difference below is a claim" not in text
-    assert " ± " in text
-
-
-def test_two_builds_are_equal(page: Built) -> None:
-    first = page.out.read_bytes()
-    page.make()
-    assert page.out.read_bytes() == first
-
-
-def test_what_differs_between_runs_is_all_listed(tmp_path: Path) -> None:
-    built = Built(tmp_path, grid_spec((1234,), VARIANTS))
-    path = built.results / "pretrain" / built.spec.runs[1].name / "run.json"
+def test_what_differs_between_runs_is_all_listed(inputs: Inputs, tmp_path: Path) -> None:
+    results = tmp_path / "tiny"
+    shutil.copytree(inputs.results, results)
+    path = results / "pretrain" / inputs.spec.runs[1].name / "run.json"
     write_json(path, {**read_json(path), "commit": "f" * 40, "software": {**SOFTWARE, "torch": "2.14.0"}})
-    built.make()
+    text = inputs._replace(results=results).build()
     for expected in (COMMIT, "f" * 40, "torch 2.13.0", "torch 2.14.0"):
-        assert expected in built.text
+        assert expected in text
 
 
-@pytest.mark.parametrize(
-    "name", ["tables/core/tasks.json", "figures/core/pacing.png", "figures/core/captions.json", "card"]
-)
-def test_a_missing_part_is_named_and_the_old_page_stays(tmp_path: Path, name: str) -> None:
-    built = Built(tmp_path, grid_spec((1234,), VARIANTS))
-    missing = built.card if name == "card" else built.results / name
-    missing.unlink()
-    before = built.out.read_bytes()
-    with pytest.raises(DataeffError, match=re.escape(str(missing))):
-        built.make()
-    assert built.out.read_bytes() == before
+@pytest.mark.parametrize("name", ["tables/tasks.json", "figures/pacing.png", "figures/captions.json", "corpus.json"])
+def test_a_missing_part_is_named_and_the_page_stays(inputs: Inputs, text: str, tmp_path: Path, name: str) -> None:
+    shutil.copytree(inputs.tables, tmp_path / "tables")
+    shutil.copytree(inputs.figures, tmp_path / "figures")
+    shutil.copy(inputs.corpus, tmp_path / "corpus.json")
+    (tmp_path / name).unlink()
+    with pytest.raises(DataeffError, match=re.escape(str(tmp_path / name))):
+        inputs._replace(
+            corpus=tmp_path / "corpus.json", tables=tmp_path / "tables", figures=tmp_path / "figures"
+        ).build()
+    assert inputs.page.read_text(encoding="utf-8") == text
+    assert [path.name for path in inputs.page.parent.iterdir()] == ["index.html"]
 
 
-def test_a_card_of_another_form_is_named(page: Built, tmp_path: Path) -> None:
-    card = read_json(page.card)
-    del card["sources"]["source_0"]["licence"]
-    write_json(tmp_path / "corpus.json", card)
-    with pytest.raises(DataeffError, match="no key 'licence'"):
-        report.build(page.spec, page.results, tmp_path / "corpus.json", page.tables, page.figures, tmp_path / "p.html")
+def test_a_page_appears_whole_under_its_name(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up while the page is written: no page, and nothing half-written beside it."""
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[:1000].encode(encoding))
+        raise OSError("No space left on device")
+
+    out = tmp_path / "report" / "index.html"
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.build(*inputs, out)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["sources", "training"])
+def test_a_data_card_without_a_key_is_named(inputs: Inputs, tmp_path: Path, key: str) -> None:
+    card = json.loads(inputs.corpus.read_text())
+    del card[key]
+    (tmp_path / "corpus.json").write_text(json.dumps(card))
+    with pytest.raises(DataeffError, match=rf"corpus\.json: no key '{key}'"):
+        report.build(*inputs._replace(corpus=tmp_path / "corpus.json"), tmp_path / "page.html")
+
+
+def browsed(text: str, script: str, folder: Path) -> tuple[Page, list[str]]:
+    """The page as Chromium has it after the script, and the lines that it wrote to the console."""
+    assert CHROMIUM is not None
+    folder.mkdir()
+    copy = folder / "page.html"
+    copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    done = subprocess.run(
+        [CHROMIUM, *CHROMIUM_OPTIONS, f"--user-data-dir={folder / 'profile'}", copy.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    # The browser's own complaints (no message bus, no graphics) carry no CONSOLE.
+    return Page(done.stdout), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+PRESS = """
+const press = (table, heading, times) => {
+  const buttons = [...document.querySelectorAll("table")[table].querySelectorAll("th button")];
+  for (let time = 0; time < times; time++) buttons.find((button) => button.textContent === heading).click();
+};
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which is not installed")
+def test_a_browser_sorts_the_tables_without_a_console_error(inputs: Inputs, text: str, tmp_path: Path) -> None:
+    quality = read_table(inputs.tables, "quality")
+    number = {section: index for index, section in enumerate(quality.sections)}
+    (loss,) = [column.heading for column in quality.columns if column.key == "heldout_loss"]
+    (ratio,) = [column.heading for column in quality.columns if column.key == "time_ratio"]
+    script = PRESS + "".join(
+        f"press({table}, {json.dumps(heading)}, {times});"
+        for table, heading, times in (
+            (number["heldout"], loss, 1),
+            (number["averages"], "data", 1),
+            (number["cost"], ratio, 2),
+        )
+    )
+    seen, console = browsed(text, script, tmp_path / "sorted")
+    assert console == []
+
+    def order(section: str) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in seen.tables[number[section]][1:]]
+
+    rows = quality.rows
+    by_loss = sorted(rows, key=lambda row: row["heldout_loss"])
+    assert order("heldout") == [(row["variant"], row["data"]) for row in by_loss]
+    assert [row["data"] for row in rows] == ["100%"] * 3 + ["25%"] * 2
+    assert [data for _, data in order("averages")] == ["25%"] * 2 + ["100%"] * 3
+    known = sorted((row for row in rows if row["time_ratio"] is not None), key=lambda row: -row["time_ratio"])
+    absent = [row for row in rows if row["time_ratio"] is None]
+    assert len(absent) == 2
+    assert order("cost") == [(row["variant"], row["data"]) for row in [*known, *absent]]
+    assert seen.values("aria-sort") == ["ascending", "ascending", "descending"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which is not installed")
+def test_the_browser_test_would_see_a_console_error(text: str, tmp_path: Path) -> None:
+    _, console = browsed(text, "undefined_function();", tmp_path / "error")
+    assert any("undefined_function is not defined" in line for line in console)
