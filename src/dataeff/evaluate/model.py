@@ -13,6 +13,7 @@ from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, sha256_file
+from dataeff.memory import keep_freed_memory
 from dataeff.study.faults import validate
 from dataeff.study.types import Frozen, Run
 
@@ -84,6 +85,7 @@ def _load(folder: Path, batch_size: int, threads: int) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         config = read_json(folder / "config.json")
         return HFLM(

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch._C._distributed_c10d import HashStore
 
+from dataeff.memory import keep_freed_memory
 from dataeff.study.specs import PretrainSpec
 from dataeff.study.types import Adam, Hardware
 
@@ -48,6 +49,7 @@ def start_ranks(hardware: Hardware) -> Ranks:
         torch.cuda.set_device(local)
         device, backend = torch.device("cuda", local), "nccl"
     else:
+        keep_freed_memory()
         device, backend = torch.device("cpu"), "gloo"
     if "RANK" in os.environ:
         torch.distributed.init_process_group(backend)
