@@ -23,8 +23,9 @@ class Reading:
 class Pace:
     """The pace of work of `total` units, of which `done` were done before it starts."""
 
-    def __init__(self, total: float, done: float = 0, every_seconds: float = EVERY_SECONDS) -> None:
-        self._total, self._first, self._every = total, done, every_seconds
+    def __init__(self, total: float, done: float = 0, every_seconds: float | None = None) -> None:
+        self._total, self._first = total, done
+        self._every = EVERY_SECONDS if every_seconds is None else every_seconds
         self._start = self._shown = time.monotonic()
 
     def reading(self, done: float, *, now: bool = False) -> Reading | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dataeff import progress
 from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
 from dataeff.study.specs import TokensSpec
@@ -53,11 +54,11 @@ def test_progress_tells_the_time_left(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stage, "BATCH_CHARACTERS", 1)
-    monkeypatch.setattr(stage, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     encode(shard(tmp_path, ["a" * 30, "b" * 10]), tokenizer, tmp_path / "00")
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tokens 00: 75% of 40 characters")
-    assert lines[0].endswith("s left")
+    assert lines[0].endswith(" left")
     assert lines[1].startswith("tokens 00: 100%")
 
 
