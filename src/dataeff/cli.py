@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from dataeff.errors import DataeffError
 
@@ -180,76 +181,82 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=int, default=default, help=f"{what} (default {default}); never changes the plan")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All subcommands; options that name files are paths, checked by the stage that reads them."""
-    parser = argparse.ArgumentParser(prog="dataeff", description=__doc__)
-    commands = parser.add_subparsers(title="stages", required=True, metavar="STAGE")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-    def stage(
-        group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, command: Command
-    ) -> argparse.ArgumentParser:
-        sub = group.add_parser(name, help=what, description=what)
-        sub.set_defaults(command=command)
-        return sub
 
-    def options(sub: argparse.ArgumentParser, *names: str) -> argparse.ArgumentParser:
-        """`--name` takes one path, `--name+` one or more."""
-        for name in names:
-            many = name.endswith("+")
-            sub.add_argument(name.rstrip("+"), type=Path, required=True, **({"nargs": "+"} if many else {}))
-        return sub
+def _stage(group: Commands, name: str, what: str, command: Command) -> argparse.ArgumentParser:
+    sub = group.add_parser(name, help=what, description=what)
+    sub.set_defaults(command=command)
+    return sub
 
-    def group(name: str, what: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-        return commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="STEP")
 
-    corpus = group("corpus", "text sources to shards and held-out documents")
-    options(stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out")
-    options(
-        stage(corpus, "build", "clean, deduplicate, split, shard", corpus_build),
+def _options(sub: argparse.ArgumentParser, *names: str) -> argparse.ArgumentParser:
+    """`--name` takes one path, `--name+` one or more."""
+    for name in names:
+        many = name.endswith("+")
+        sub.add_argument(name.rstrip("+"), type=Path, required=True, **({"nargs": "+"} if many else {}))
+    return sub
+
+
+def _group(commands: Commands, name: str, what: str) -> Commands:
+    return commands.add_parser(name, help=what, description=what).add_subparsers(required=True, metavar="STEP")
+
+
+def _data_stages(commands: Commands) -> None:
+    corpus = _group(commands, "corpus", "text sources to shards and held-out documents")
+    _options(_stage(corpus, "fetch", "bring one source into the cache", corpus_fetch), "--spec", "--cache", "--out")
+    _options(
+        _stage(corpus, "build", "clean, deduplicate, split, shard", corpus_build),
         "--spec",
         "--sources+",
         "--out",
     )
-    tokens = group("tokens", "tokenizer and tokens")
-    options(stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--source+", "--out")
-    options(stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out")
-    options(stage(commands, "samples", "the sample index", samples), "--spec", "--tokens+", "--out")
-    analyze = group("analyze", "difficulty of every sample")
-    options(
-        stage(analyze, "frequency", "token frequencies over all samples", analyze_frequency),
+    tokens = _group(commands, "tokens", "tokenizer and tokens")
+    _options(_stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--source+", "--out")
+    _options(_stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out")
+    _options(_stage(commands, "samples", "the sample index", samples), "--spec", "--tokens+", "--out")
+    analyze = _group(commands, "analyze", "difficulty of every sample")
+    _options(
+        _stage(analyze, "frequency", "token frequencies over all samples", analyze_frequency),
         "--samples",
         "--tokens+",
         "--tokenizer",
         "--out",
     )
-    options(
-        stage(analyze, "metric", "one metric to a difficulty index", analyze_metric),
+    _options(
+        _stage(analyze, "metric", "one metric to a difficulty index", analyze_metric),
         "--spec",
         "--samples",
         "--tokens+",
         "--frequency",
         "--out",
     )
-    planning = options(
-        stage(commands, "plan", "steps table and sample order of a run", plan), "--spec", "--samples", "--out"
+
+
+def _run_stages(commands: Commands) -> None:
+    planning = _options(
+        _stage(commands, "plan", "steps table and sample order of a run", plan), "--spec", "--samples", "--out"
     )
     planning.add_argument("--index", type=Path, nargs="*", default=[], help="difficulty index folders, named by metric")
-    training = options(stage(commands, "pretrain", "train one run", pretrain), "--spec", "--out")
+    training = _options(_stage(commands, "pretrain", "train one run", pretrain), "--spec", "--out")
     _pretrain_options(training)
-    evaluate = group("evaluate", "held-out loss and tasks")
-    options(
-        stage(evaluate, "items", "task items from held-out text", evaluate_items),
+    evaluate = _group(commands, "evaluate", "held-out loss and tasks")
+    _options(
+        _stage(evaluate, "items", "task items from held-out text", evaluate_items),
         "--spec",
         "--heldout",
         "--out",
     )
-    scoring = stage(evaluate, "run", "score one run", evaluate_run)
-    options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
+    scoring = _stage(evaluate, "run", "score one run", evaluate_run)
+    _options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
     scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    options(stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--data", "--out")
-    options(stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out")
-    options(
-        stage(commands, "report", "one self-contained page", report),
+
+
+def _result_stages(commands: Commands) -> None:
+    _options(_stage(commands, "tables", "tables of a grid", tables), "--spec", "--results", "--data", "--out")
+    _options(_stage(commands, "figures", "figures of a grid", figures), "--spec", "--results", "--data", "--out")
+    _options(
+        _stage(commands, "report", "one self-contained page", report),
         "--spec",
         "--results",
         "--corpus",
@@ -257,14 +264,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--figures",
         "--out",
     )
-    short = options(stage(commands, "summary", "print a grid's result table", summary), "--results")
+    short = _options(_stage(commands, "summary", "print a grid's result table", summary), "--results")
     short.add_argument("--grid", default="core")
-    options(stage(commands, "schemas", "write the JSON schemas of config/", schemas), "--out")
+    _options(_stage(commands, "schemas", "write the JSON schemas of config/", schemas), "--out")
     # Snakemake's options are none of ours: without a prefix character all of them are plain arguments.
     what = "snakemake with its lock looked after; all arguments go to snakemake"
     launch = commands.add_parser("run", help=what, description=what, prefix_chars=" ", add_help=False)
     launch.add_argument("arguments", nargs=argparse.REMAINDER)
     launch.set_defaults(command=run)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands; options that name files are paths, checked by the stage that reads them."""
+    parser = argparse.ArgumentParser(prog="dataeff", description=__doc__)
+    commands = parser.add_subparsers(title="stages", required=True, metavar="STAGE")
+    _data_stages(commands)
+    _run_stages(commands)
+    _result_stages(commands)
     return parser
 
 

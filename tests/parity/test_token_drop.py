@@ -107,12 +107,18 @@ def wrap(blocks: nn.ModuleList, indices_LBR: Tensor, monkeypatch: pytest.MonkeyP
         blocks[layer] = ByKeyword(wrapped)
 
 
-def test_equals_deepspeed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+def both_dropping(step: int, monkeypatch: pytest.MonkeyPatch) -> tuple[GPT2LMHeadModel, GPT2LMHeadModel, torch.Tensor]:
+    """Ours and DeepSpeed's model set to drop the same tokens, and the positions kept: [layers, B, R]."""
     ours, theirs = two_models()
     drop = TokenDrop.attach(ours, layers=LAYERS, seed=7)
-    drop.set_step(5, kept=KEPT, rows_B=ROWS_B)
+    drop.set_step(step, kept=KEPT, rows_B=ROWS_B)
     indices_LBR = torch.stack([drop.positions(layer, LENGTH) for layer in LAYERS])
     wrap(theirs.transformer.h, indices_LBR, monkeypatch)
+    return ours, theirs, indices_LBR
+
+
+def test_equals_deepspeed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs, _ = both_dropping(5, monkeypatch)
     tokens = torch.randint(0, 50, (3, LENGTH))
     plain = copy.deepcopy(ours)
     TokenDrop.attach(plain, layers=LAYERS, seed=7)  # no step is set: nothing is dropped
@@ -133,11 +139,7 @@ def test_equals_deepspeed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_gradient_at_the_input_equals_deepspeed_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of kept tokens through the block, of dropped ones past it."""
-    ours, theirs = two_models()
-    drop = TokenDrop.attach(ours, layers=LAYERS, seed=7)
-    drop.set_step(0, kept=KEPT, rows_B=ROWS_B)
-    indices_LBR = torch.stack([drop.positions(layer, LENGTH) for layer in LAYERS])
-    wrap(theirs.transformer.h, indices_LBR, monkeypatch)
+    ours, theirs, indices_LBR = both_dropping(0, monkeypatch)
     hidden = torch.randn(3, LENGTH, 16, dtype=torch.double)
     weights = torch.randn(3, LENGTH, 16, dtype=torch.double)
     gradients = []
@@ -154,11 +156,7 @@ def test_the_gradient_at_the_input_equals_deepspeed_s(monkeypatch: pytest.Monkey
 
 
 def test_in_evaluation_neither_drops(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = two_models()
-    drop = TokenDrop.attach(ours, layers=LAYERS, seed=7)
-    drop.set_step(5, kept=KEPT, rows_B=ROWS_B)
-    indices_LBR = torch.stack([drop.positions(layer, LENGTH) for layer in LAYERS])
-    wrap(theirs.transformer.h, indices_LBR, monkeypatch)
+    ours, theirs, _ = both_dropping(5, monkeypatch)
     tokens = torch.randint(0, 50, (3, LENGTH))
     outputs = [model.eval()(tokens, use_cache=False).logits for model in (ours, theirs)]
     assert torch.equal(*outputs)

@@ -278,10 +278,6 @@ class FamilyScale(Frozen):
         default=Fraction(4), description="how often a run may read the corpus over before it is refused"
     )
 
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch_size * self.model.sequence_length
-
 
 class Evaluation(Frozen):
     tasks: list[Name]
