@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,7 +62,7 @@ def test_round_trip(corpus: tuple[int, list[list[int]]], check_rows: int) -> Non
         assert dataset.token_count == sum(map(len, documents))
         assert dataset.document_index.tolist() == list(range(len(documents) + 1))
         starts = np.cumsum([0, *map(len, documents)])[:-1]
-        assert dataset.starts.tolist() == starts.tolist()
+        assert dataset.pointers.tolist() == (starts * dataset.dtype.itemsize).tolist()
         assert sorted(path.name for path in Path(folder).iterdir()) == ["shard.00.bin", "shard.00.idx"]
 
 
@@ -142,6 +146,9 @@ SOUND = struct.pack("<2i2q3q", 3, 1, 0, 6, 0, 1, 2)
         (header() + struct.pack("<2i2q3q", 3, 1, 0, 6, 0, 2, 1), "document entries do not rise"),
         (header() + struct.pack("<2i2q3q", 3, 1, 0, 6, 0, 1, 3), "document entries do not rise"),
         (header() + struct.pack("<2i2q3q", 3, 1, 0, 6, 1, 1, 2), "document entries do not rise"),
+        (header() + struct.pack("<2i2q3q", 3, 1, 0, 6, 0, 1, 1), "document entries do not rise"),
+        (header() + struct.pack("<2i2q3q", 3, 1, 0, 6, 0, -1, 2), "document entries do not rise"),
+        (header(entries=0) + struct.pack("<2i2q", 3, 1, 0, 6), "document entries do not rise"),
         (header(code=4) + SOUND, "not one pair"),
     ],
 )
@@ -173,17 +180,51 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
         IndexedDataset(tmp_path / "a")
 
 
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait for a writer for ever."""
+    write(tmp_path / "a", [[1]])
+    bin_path(tmp_path / "a").unlink()
+    os.mkfifo(bin_path(tmp_path / "a"))
+    with pytest.raises(DataeffError, match="not a regular file"):
+        IndexedDataset(tmp_path / "a")
+
+
+def test_sizes_without_the_end_token_are_explained(tmp_path: Path) -> None:
+    """Megatron-DeepSpeed's preprocess_data.py --append-eod writes the token but does not count it."""
+    write(tmp_path / "a", [[1, 2, 3], [4]])
+    bin_path(tmp_path / "a").write_bytes(bytes(2 * 6))
+    with pytest.raises(DataeffError, match="leave the end token out of the sizes"):
+        IndexedDataset(tmp_path / "a")
+
+
+# --- damaged files ----------------------------------------------------------------------------------------------
+
+
+def opens_sound_or_is_refused(prefix: Path) -> None:
+    """A reader of damaged files either refuses them or stays inside them."""
+    try:
+        dataset = IndexedDataset(prefix)
+    except DataeffError:
+        return
+    lengths = [len(dataset[number]) for number in range(len(dataset))]
+    assert lengths == dataset.sizes.tolist()
+    assert sum(lengths) * dataset.dtype.itemsize == bin_path(prefix).stat().st_size
+    assert dataset.document_index[0] == 0
+    assert dataset.document_index[-1] == len(dataset)
+    assert (np.diff(dataset.document_index) >= 0).all()
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4),
     st.integers(-30, 30),
     st.binary(max_size=40),
-    st.booleans(),
+    st.integers(-8, 8),
+    st.sampled_from(["changed", "noise", "noise after the magic"]),
 )
-@settings(max_examples=300, deadline=None)
-def test_any_bytes_open_whole_or_are_refused(
-    changes: list[tuple[int, int]], cut: int, noise: bytes, only_noise: bool
+@settings(max_examples=400, deadline=None)
+def test_any_bytes_open_sound_or_are_refused(
+    changes: list[tuple[int, int]], cut: int, noise: bytes, bin_change: int, form: str
 ) -> None:
-    """A reader of damaged files either refuses them or stays inside them."""
     with TemporaryDirectory() as folder:
         prefix = Path(folder) / "a"
         write(prefix, [[1, 2, 3], [], [4, 5]])
@@ -191,9 +232,76 @@ def test_any_bytes_open_whole_or_are_refused(
         for position, value in changes:
             index[position % len(index)] = value
         damaged = bytes(index[:cut]) if cut < 0 else bytes(index) + noise[:cut]
-        idx_path(prefix).write_bytes(noise if only_noise else damaged)
-        try:
-            documents = read(prefix)
-        except DataeffError:
-            return
-        assert sum(map(len, documents)) == 5
+        idx_path(prefix).write_bytes({"changed": damaged, "noise": noise}.get(form, MAGIC + noise))
+        tokens = bin_path(prefix).read_bytes()
+        bin_path(prefix).write_bytes(tokens[:bin_change] if bin_change < 0 else tokens + bytes(bin_change))
+        opens_sound_or_is_refused(prefix)
+
+
+@given(
+    st.integers(0, 2**64 - 1) | st.just(1),
+    st.integers(0, 255),
+    st.integers(0, 2**64 - 1) | st.integers(0, 4),
+    st.integers(0, 2**64 - 1) | st.integers(0, 4),
+    st.binary(max_size=100),
+    st.integers(0, 40),
+)
+@settings(max_examples=400, deadline=None)
+def test_any_header_opens_sound_or_is_refused(
+    version: int, code: int, sequences: int, entries: int, rest: bytes, bin_bytes: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        prefix = Path(folder) / "a"
+        idx_path(prefix).write_bytes(header(MAGIC, version, code, sequences, entries) + rest)
+        bin_path(prefix).write_bytes(bytes(bin_bytes))
+        opens_sound_or_is_refused(prefix)
+
+
+def test_a_bad_header_takes_no_memory(tmp_path: Path) -> None:
+    """Counts of 2**40 in a small file, opened by a process that may have no more than it has."""
+    write(tmp_path / "a", [[1, 2, 3], [4]])
+    idx_path(tmp_path / "a").write_bytes(header(sequences=2**40, entries=2**40) + SOUND)
+    script = f"""
+import resource
+from pathlib import Path
+from dataeff.errors import DataeffError
+from dataeff.tokens.indexed_dataset import IndexedDataset
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+try:
+    IndexedDataset(Path({str(tmp_path / "a")!r}))
+except DataeffError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert "1099511627776 sequences" in done.stdout
+
+
+# --- files larger than memory -----------------------------------------------------------------------------------
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_opening_and_reading_keep_memory_bounded(tmp_path: Path) -> None:
+    """60 MB of index and 80 MB of tokens, of which no more stays resident than was read since the last release."""
+    rows = 5_000_000
+    prefix = tmp_path / "large"
+    with write_indexed_dataset(prefix, 300) as writer:
+        for first in range(0, rows, rows // 10):
+            del first
+            writer.add_flat(
+                np.ones(8 * rows // 10, np.uint16), np.full(rows // 10, 8, np.int32), np.array([rows // 10])
+            )
+    before = resident_bytes()
+    dataset = IndexedDataset(prefix)
+    assert resident_bytes() - before < 45 << 20, "one part of the checks: 1 million rows of 12 bytes, and their sums"
+    highest = 0
+    for first in range(0, dataset.token_count, 1 << 20):
+        assert dataset.tokens[first : first + (1 << 20)].min() == 1
+        dataset.release()
+        highest = max(highest, resident_bytes() - before)
+    assert highest < 45 << 20
+    assert dataset[rows - 1].tolist() == [1] * 8, "arrays stay valid after a release"
+    assert dataset.document_index.tolist() == [part * rows // 10 for part in range(11)]

