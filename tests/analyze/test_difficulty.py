@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataeff.analyze import difficulty as stage
+from dataeff.analyze import map as map_stage
 from dataeff.analyze.difficulty import DifficultyIndex, analyze, frequency
-from dataeff.analyze.metrics import vocab_rarity
+from dataeff.analyze.metrics import MetricContext, vocab_rarity
 from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, sha256_file, write_json
-from dataeff.samples import Samples, build
+from dataeff.samples import build, open_samples
 from dataeff.study.specs import AnalyzeSpec, SamplesSpec, TokensSpec
 from dataeff.study.types import BpeTokenizer
 from dataeff.tokens.encode import encode
@@ -55,45 +54,44 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def test_frequency_counts_every_token_of_every_sample(corpus: Corpus) -> None:
-    opened = Samples(corpus.samples, corpus.tokens)
-    expected = Counter(opened.read(np.arange(len(opened))).ravel().tolist())
-    counts = np.load(corpus.frequency)
-    assert (counts.dtype, counts.shape) == (np.int64, (385,))
-    assert {token: count for token, count in enumerate(counts.tolist()) if count} == expected
-    assert counts.sum() == len(opened) * (LENGTH + 1)
-
-
 def test_index(corpus: Corpus, tmp_path: Path) -> None:
     analyze(spec(), corpus.samples, corpus.tokens, corpus.frequency, tmp_path / "out", threads=2)
     index = DifficultyIndex.open(tmp_path / "out")
-    opened = Samples(corpus.samples, corpus.tokens)
-    expected = vocab_rarity(opened.read(np.arange(len(opened))), np.load(corpus.frequency))
+    opened = open_samples(corpus.samples, corpus.tokens)
+    context = MetricContext.of(LENGTH, np.load(corpus.frequency))
+    expected = vocab_rarity(opened.batch(np.arange(len(opened))), context)
     assert len(index) == len(opened) > 100
     assert index.metric == "vocab_rarity"
     assert index.values.tolist() == expected.tolist()
     assert index.order.tolist() == sorted(range(len(opened)), key=lambda id: (expected[id], id))
-    assert (index.values.dtype, index.order.dtype) == (np.int64, np.uint32)
+    assert (index.values.dtype, index.order.dtype) == (np.uint8, np.uint32)
     assert len(set(expected.tolist())) < len(expected)  # equal values occur, so their order is tested
-    assert json.loads((tmp_path / "out" / "index.json").read_text()) == {
+    facts = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert len(facts.pop("samples_digest")) == 64
+    assert facts == {
         "metric": "vocab_rarity",
-        "samples": len(opened),
+        "unit": "nats",
         "min": int(expected.min()),
         "max": int(expected.max()),
+        "distinct": len(set(expected.tolist())),
+        "family": "gpt",
+        "sequence_length": LENGTH,
+        "samples": len(opened),
         "frequency_sha256": sha256_file(corpus.frequency),
     }
     assert check_manifest(tmp_path / "out") is None
 
 
-@pytest.mark.parametrize(("part_tokens", "threads"), [(1, 3), (100, 1), (1000, 2)])
+@pytest.mark.parametrize(("part_windows", "threads"), [(1, 3), (10, 1), (100, 2)])
 def test_parts_and_threads_change_nothing(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_tokens: int, threads: int
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_windows: int, threads: int
 ) -> None:
     analyze(spec(), corpus.samples, corpus.tokens, corpus.frequency, tmp_path / "whole", threads=1)
-    monkeypatch.setattr(stage, "PART_TOKENS", part_tokens)
+    monkeypatch.setattr(map_stage, "BLOCK_WINDOWS", part_windows)
     frequency(corpus.samples, corpus.tokens, corpus.tokenizer, tmp_path / "frequency.npy", threads)
     analyze(spec(), corpus.samples, corpus.tokens, corpus.frequency, tmp_path / "parts", threads)
     assert (tmp_path / "frequency.npy").read_bytes() == corpus.frequency.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["frequency.npy", "parts", "whole"]
     for file in (tmp_path / "whole").iterdir():
         assert (tmp_path / "parts" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -103,8 +101,17 @@ def test_an_unknown_metric_is_refused(corpus: Corpus, tmp_path: Path) -> None:
         analyze(spec("rarity"), corpus.samples, corpus.tokens, corpus.frequency, tmp_path / "out")
 
 
+def test_a_metric_of_text_needs_no_frequencies(corpus: Corpus, tmp_path: Path) -> None:
+    analyze(spec("flesch"), corpus.samples, corpus.tokens, None, tmp_path / "out", tokenizer=corpus.tokenizer)
+    index = DifficultyIndex.open(tmp_path / "out")
+    assert int(index.values.min()) > 8460  # a syllable a word at least
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["tokenizer_sha256"] == sha256_file(
+        corpus.tokenizer / "tokenizer.json"
+    )
+
+
 def test_samples_of_another_length_are_refused(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(DataeffError, match="samples of 16 tokens, the spec wants 32"):
+    with pytest.raises(DataeffError, match="gpt samples of 16 tokens, the spec wants gpt samples of 32"):
         analyze(spec(length=32), corpus.samples, corpus.tokens, corpus.frequency, tmp_path / "out")
 
 

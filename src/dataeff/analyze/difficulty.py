@@ -1,38 +1,30 @@
-"""The difficulty of every sample and the order by it: two passes over the samples, and the index that plans
-read.
+"""The difficulty index that plans select from, and its making in one process.
 
-`frequency` counts the tokens of all samples; `analyze` computes one metric's value per sample and sorts. Both
-go through the samples in parts, with threads; every part is independent, so the result does not depend on how
-many. The index is two flat arrays (value per sample, sample ids by value), not a file per value as
-DeepSpeed's analyser.
+`frequency` counts the tokens of all samples; `analyze` computes one metric's value per sample and orders the samples
+by it. Both are the map (map.py) over a single part and its reduce (reduce.py); a large corpus is mapped in several
+parts, on as many processes or nodes, with the same result to the byte.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from dataeff.analyze.metrics import count_tokens, find_metric, frequency_bins
+from dataeff.analyze.map import map_frequency, map_part
+from dataeff.analyze.reduce import FACTS, reduce, reduce_frequency
 from dataeff.errors import DataeffError
-from dataeff.files import atomic_directory, atomic_path, read_json, sha256_file, write_json, write_manifest
-from dataeff.progress import Progress
-from dataeff.samples import Samples, id_type, load_array
+from dataeff.files import read_json, temporary_sibling
+from dataeff.samples import FACTS as SAMPLES_FACTS
+from dataeff.samples import load_array
 from dataeff.study.specs import AnalyzeSpec
-from dataeff.tokens.tokenizer import load
 
-Part = TypeVar("Part")
-
-FACTS = "index.json"
-PART_TOKENS = 1 << 21
 _RUN_AGAIN = "run `dataeff analyze` again"
 
 
@@ -41,80 +33,55 @@ def frequency(samples: Path, tokens: Sequence[Path], tokenizer: Path, out: Path,
 
     A token that ends one sample and begins the next counts for both, since both train on it.
     """
-    bins = frequency_bins(load(tokenizer).padded_vocab_size())
-    opened = Samples(samples, tokens)
-    counts = np.zeros(bins, dtype=np.int64)
-    parts = _map_parts(opened, lambda part: count_tokens(part, bins), "analyze frequency", threads)
-    for _, part_counts in parts:
-        counts += part_counts
-    with atomic_path(out) as temporary, temporary.open("wb") as stream:
-        np.save(stream, counts)
+    with _scratch(out) as folder:
+        map_frequency(samples, tokens, tokenizer, 0, 1, folder, threads)
+        reduce_frequency(folder, 1, out)
 
 
 def analyze(
     spec: AnalyzeSpec,
     samples: Path,
     tokens: Sequence[Path],
-    frequency: Path,
+    frequency: Path | None,
     out: Path,
     threads: int | None = None,
+    tokenizer: Path | None = None,
 ) -> None:
-    """Writes out/value.npy (int64 [N]), order.npy (ids by value, equal values by id) and index.json."""
-    metric = find_metric(spec.metric, f"analyze {spec.family}")
-    opened = Samples(samples, tokens)
-    if opened.sequence_length != spec.sequence_length:
-        raise DataeffError(
-            f"{samples}: samples of {opened.sequence_length} tokens, the spec wants {spec.sequence_length}; "
-            f"pass the samples of that length"
-        )
-    counts = _load_frequency(frequency)
-    values = np.empty(len(opened), dtype=np.int64)
-    parts = _map_parts(opened, lambda part: metric.difficulty(part, counts), f"analyze {spec.metric}", threads)
-    for first, part_values in parts:
-        values[first : first + len(part_values)] = part_values
-    order = np.argsort(values, kind="stable").astype(id_type(len(values)))
-    facts = {
-        "metric": spec.metric,
-        "samples": len(values),
-        "min": int(values[order[0]]),
-        "max": int(values[order[-1]]),
-        "frequency_sha256": sha256_file(frequency) if metric.needs_frequency else None,
-    }
-    with atomic_directory(out) as folder:
-        np.save(folder / "value.npy", values)
-        np.save(folder / "order.npy", order)
-        write_json(folder / FACTS, facts)
-        write_manifest(folder)
+    """Writes out/value.npy (the smallest integer type), order.npy (ids by value, equal values by id) and index.json.
 
-
-def _load_frequency(path: Path) -> NDArray[np.int64]:
-    counts = load_array(path, (None,), "i", "run `dataeff analyze frequency` again")
-    if len(counts) == 0 or int(counts.min()) < 0:
-        raise DataeffError(f"{path}: no counts of tokens (empty or negative); run `dataeff analyze frequency` again")
-    return counts
-
-
-def _map_parts(
-    samples: Samples, compute: Callable[[NDArray[np.int64]], Part], name: str, threads: int | None
-) -> Iterator[tuple[int, Part]]:
-    """(number of the first sample, result) of each part of the samples, in order; a few parts in flight at
-    once.
+    `frequency` is looked at by metrics that weigh tokens, `tokenizer` by those that read text.
     """
-    rows = max(1, PART_TOKENS // (samples.sequence_length + 1))
-    workers = threads or len(os.sched_getaffinity(0))
-    progress = Progress(name, len(samples), "samples")
-    firsts = iter(range(0, len(samples), rows))
+    check_samples(spec, samples)
+    with _scratch(out) as folder:
+        map_part(spec.metric, samples, tokens, 0, 1, folder, frequency=frequency, tokenizer=tokenizer, threads=threads)
+        reduce(folder, 1, out)
 
-    def work(first: int) -> Part:
-        return compute(samples.read(np.arange(first, min(first + rows, len(samples)))))
 
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = [(first, pool.submit(work, first)) for first in islice(firsts, 2 * workers)]
-        while waiting:
-            first, future = waiting.pop(0)
-            yield first, future.result()
-            waiting += [(following, pool.submit(work, following)) for following in islice(firsts, 1)]
-            progress.show(min(first + rows, len(samples)))
+def check_samples(spec: AnalyzeSpec, samples: Path) -> None:
+    """Refuses samples of another family or length than the spec names."""
+    facts = read_json(Path(samples) / SAMPLES_FACTS)
+    try:
+        family, length = facts["family"], facts["sequence_length"]
+    except (KeyError, TypeError):
+        raise DataeffError(
+            f"{Path(samples) / SAMPLES_FACTS}: not the facts of samples; run `dataeff samples` again"
+        ) from None
+    if (family, length) != (spec.family, spec.sequence_length):
+        raise DataeffError(
+            f"{samples}: {family} samples of {length} tokens, the spec wants {spec.family} samples of "
+            f"{spec.sequence_length}; pass the samples of that family and length"
+        )
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for the parts, removed at the end."""
+    folder = temporary_sibling(Path(out).with_name(f"{Path(out).name}.parts"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +91,7 @@ class DifficultyIndex:
     """
 
     metric: str
-    values: NDArray[np.int64]
+    values: NDArray[Any]
     order: NDArray[Any]
 
     @classmethod
@@ -136,7 +103,7 @@ class DifficultyIndex:
             ends = int(facts["min"]), int(facts["max"])
         except (KeyError, TypeError, ValueError):
             raise DataeffError(f"{Path(folder) / FACTS}: not the facts of a difficulty index; {_RUN_AGAIN}") from None
-        values = load_array(Path(folder) / "value.npy", (samples,), "i", _RUN_AGAIN)
+        values = load_array(Path(folder) / "value.npy", (samples,), "iu", _RUN_AGAIN)
         order = load_array(Path(folder) / "order.npy", (samples,), "iu", _RUN_AGAIN)
         first_last = [int(order[0]), int(order[-1])] if samples else []
         if not samples or not all(0 <= id < samples for id in first_last) or ends != tuple(values[first_last].tolist()):
