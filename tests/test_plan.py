@@ -1,20 +1,24 @@
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dataeff.analyze.difficulty import DifficultyIndex
 from dataeff.errors import DataeffError
+from dataeff.files import write_json, write_manifest
 from dataeff.plan import (
     TrainingPlan,
     build_plan,
     effective_tokens,
     learning_rates,
     reshaped_rows,
+    run,
     steps_table,
 )
-from dataeff.study.types import LearningRate, Run, Variant
+from dataeff.study.specs import PlanSpec
+from dataeff.study.types import LearningRate, Run
 from tests.factory import LTD, SEQRES, SEQTRU, VOC, paper_plan_spec, small_plan_spec
 
 
@@ -116,21 +120,81 @@ def test_selected_samples_are_the_easy_ones_first() -> None:
     assert plan.steps["pool_size"].iloc[-1] == 2000
 
 
+def two_metrics_spec(start: int = 20, **changes: Any) -> PlanSpec:
+    part = {"apply": "select", "pacing": {"start": start, "end": 100, "over": "1/2"}}
+    return small_plan_spec({"curriculum": {"vocab_rarity": part, "other": part}}, **changes)
+
+
 def test_two_selecting_metrics_intersect() -> None:
     random = np.random.default_rng(0)
-    values = {name: random.permutation(4000) for name in ("vocab_rarity", "other")}
-    part = {"apply": "select", "pacing": {"start": 20, "end": 100, "over": "1/2"}}
-    variant = Variant.model_validate({"curriculum": {"vocab_rarity": part, "other": part}})
-    indexes = {name: index_of(value) for name, value in values.items()}
-    plan = build_plan(small_plan_spec().model_copy(update={"variant": variant}), 4000, indexes)
-    assert plan.steps["pool_size"].iloc[0] == pytest.approx(
-        4000 * 0.24 * 0.24, rel=0.2
-    )  # 20 + 80 / 20 percent at step 1
+    indexes = {name: index_of(random.integers(0, 300, 4000)) for name in ("vocab_rarity", "other")}
+    plan = build_plan(two_metrics_spec(), 4000, indexes)
     for step, ids in enumerate(plan.order.iterate()):
-        for name, value in values.items():
-            assert value[ids].max() < indexes[name].pool_size_at_percentile(
-                int(plan.steps[f"{name}_percentile"].iloc[step])
-            )
+        row = plan.steps.iloc[step]
+        pools = [
+            set(index.order[: index.pool_size_at_percentile(int(row[f"{name}_percentile"]))].tolist())
+            for name, index in indexes.items()
+        ]
+        assert row["pool_size"] == len(pools[0] & pools[1])
+        assert set(ids.tolist()) <= pools[0] & pools[1]
+    assert plan.steps["pool_size"].iloc[0] < 0.1 * 4000
+    assert plan.steps["pool_size"].iloc[-1] == 4000
+
+
+def test_metrics_that_admit_no_sample_in_common_are_refused() -> None:
+    indexes = {"vocab_rarity": index_of(np.arange(1000)), "other": index_of(-np.arange(1000))}
+    with pytest.raises(
+        DataeffError,
+        match=r"holds 0 samples, fewer than a batch of 4 \(vocab_rarity admits 240, other admits 240 of 1000\)",
+    ):
+        build_plan(two_metrics_spec(), 1000, indexes)
+
+
+def write_indexes(folder: Path, samples: int, names: list[str]) -> dict[str, Path]:
+    """Index folders, as `dataeff analyze` leaves them, beside the facts of the samples."""
+    write_json(folder / "samples.json", {"samples": samples})
+    folders = {name: folder / name for name in names}
+    for seed, index_folder in enumerate(folders.values()):
+        index = index_of(np.random.default_rng(seed).integers(0, 300, samples))
+        index_folder.mkdir()
+        np.save(index_folder / "value.npy", index.values)
+        np.save(index_folder / "order.npy", index.order)
+        ends = {"min": int(index.values.min()), "max": int(index.values.max())}
+        write_json(index_folder / "index.json", {"metric": "vocab_rarity", "samples": samples, **ends})
+        write_manifest(index_folder)
+    return folders
+
+
+def test_the_stage_refers_to_the_order_of_a_single_metric(tmp_path: Path) -> None:
+    folders = write_indexes(tmp_path, 2000, ["vocab_rarity"])
+    spec = small_plan_spec({"curriculum": VOC})
+    line = run(spec, tmp_path, folders, tmp_path / "plan")
+    assert line.startswith("gpt-test-100-s1234: 40 steps")
+    files = sorted(file.name for file in (tmp_path / "plan").iterdir())
+    assert files == ["counts.npy", "order.json", "plan.json", "steps.parquet"]
+    made = build_plan(spec, 2000, {"vocab_rarity": DifficultyIndex.open(folders["vocab_rarity"])})
+    loaded = TrainingPlan.load(tmp_path / "plan")
+    assert loaded.digest == made.digest
+    assert (loaded.order.samples(39) == made.order.samples(39)).all()
+
+
+def test_the_stage_writes_the_joint_order_of_two_metrics(tmp_path: Path) -> None:
+    folders = write_indexes(tmp_path, 4000, ["vocab_rarity", "other"])
+    run(two_metrics_spec(), tmp_path, folders, tmp_path / "plan")
+    indexes = {name: DifficultyIndex.open(folder) for name, folder in folders.items()}
+    made = build_plan(two_metrics_spec(), 4000, indexes)
+    loaded = TrainingPlan.load(tmp_path / "plan")
+    assert (tmp_path / "plan/admission.npy").is_file()
+    assert loaded.digest == made.digest
+    assert (loaded.order.samples(39) == made.order.samples(39)).all()
+
+
+def test_a_plan_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    folders = write_indexes(tmp_path, 4000, ["vocab_rarity", "other"])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataeffError, match="max_epochs"):
+        run(two_metrics_spec(max_epochs=Fraction(1, 100)), tmp_path, folders, tmp_path / "plan")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_saved_and_loaded_a_plan_is_the_same(tmp_path: Path) -> None:

@@ -31,15 +31,24 @@ class PacingSchedule:
 
     @classmethod
     def resolve(
-        cls, pacing: Pacing, *, unit: int, nominal_steps: int, floor_at_start: bool, where: str
+        cls,
+        pacing: Pacing,
+        *,
+        unit: int,
+        nominal_steps: int,
+        floor_at_start: bool,
+        where: str,
+        total_steps: int | None = None,
     ) -> PacingSchedule:
         """The schedule of a run: `unit` is what a start or end of 1 stands for (the sequence length, or 1).
+
+        `total_steps` is the duration where a published run has one that `over` does not give.
 
         `floor_at_start`: never below the first multiple at or above `start`, as CurriculumScheduler does and
         RandomLTDScheduler does not. Raises DataeffError where the pacing cannot be run at this size.
         """
         start, end = _whole(pacing.start * unit), _whole(pacing.end * unit)
-        total = max(1, round(pacing.over * nominal_steps))
+        total = total_steps or max(1, round(pacing.over * nominal_steps))
         rounded_up = -(-start // pacing.multiple_of) * pacing.multiple_of
         if not floor_at_start and start // pacing.multiple_of == 0:
             raise DataeffError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ from numpy.typing import NDArray
 
 from dataeff.errors import DataeffError
 from dataeff.files import atomic_directory, canonical_digest, read_json, write_json
-from dataeff.order import SampleOrder
 from dataeff.pacing import PacingSchedule
 from dataeff.study.specs import PlanSpec, dropped_layers
 from dataeff.study.types import LearningRate
 
-if TYPE_CHECKING:  # the study checks schedules while Snakemake parses, which pandas would slow down
+if TYPE_CHECKING:  # the study checks schedules while Snakemake parses, which pandas and numba would slow down
     import pandas as pd
 
     from dataeff.analyze.difficulty import DifficultyIndex
+    from dataeff.order import SampleOrder
 
 Column = NDArray[np.int64]
 
@@ -46,15 +47,21 @@ class TrainingPlan:
 
     def save(self, folder: Path) -> None:
         with atomic_directory(folder) as temporary:
-            self.steps.to_parquet(temporary / "steps.parquet", index=False)
-            self.order.save(temporary / "order.json")
-            write_json(temporary / "plan.json", self.facts)
+            self.write(temporary)
+
+    def write(self, folder: Path) -> None:
+        """`save` into a folder that is made already, whose admission.npy `build_plan` may have written."""
+        self.steps.to_parquet(folder / "steps.parquet", index=False)
+        self.order.save(folder / "order.json")
+        write_json(folder / "plan.json", self.facts)
 
     @classmethod
     def load(cls, folder: Path) -> TrainingPlan:
         if not (folder / "steps.parquet").is_file():
             raise DataeffError(f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)")
         import pandas as pd
+
+        from dataeff.order import SampleOrder
 
         steps = pd.read_parquet(folder / "steps.parquet")
         return cls(steps, SampleOrder.load(folder / "order.json"), read_json(folder / "plan.json"))
@@ -98,28 +105,35 @@ def effective_tokens(rows: Column, length: Column, kept: Column, layers: int, dr
 def learning_rates(schedule: LearningRate, peak: float, total_tokens: int, consumed: Column) -> NDArray[np.float64]:
     """Learning rate of each step; `consumed` is the cumulative effective tokens after each step.
 
-    Warm-up and decay are functions of tokens. Upstream's scheduler steps before the step's tokens are counted, so
-    step t (0-based) sees the tokens of steps 0..t-2; steps 0 and 1 therefore have a rate of 0 under a warm-up.
+    The decay is a function of tokens; the warm-up one of tokens or of steps. Upstream's scheduler steps before the
+    step's tokens are counted, so step t (0-based) sees the tokens of steps 0..t-2; steps 0 and 1 therefore have a
+    rate of 0 under a warm-up over tokens. A warm-up over steps gives t / warmup_steps, and the decay begins at the
+    tokens seen when it ends.
     """
     seen = np.concatenate([[0, 0], consumed])[: len(consumed)].astype(np.float64)
-    warmup = schedule.warmup_tokens
-    fraction = np.clip((seen - warmup) / max(1, total_tokens - warmup), 0.0, 1.0)
+    if schedule.warmup_steps:
+        step = np.arange(len(seen))
+        warm = step <= schedule.warmup_steps
+        rising = peak * step / schedule.warmup_steps
+        warmup = float(seen[min(schedule.warmup_steps, len(seen) - 1)])
+    else:
+        warmup = float(schedule.warmup_tokens)
+        warm = seen <= warmup if warmup else np.zeros(len(seen), dtype=bool)
+        rising = peak * seen / max(1.0, warmup)
+    fraction = np.clip((seen - warmup) / max(1.0, total_tokens - warmup), 0.0, 1.0)
     shape = 0.5 * (np.cos(np.pi * fraction) + 1.0) if schedule.decay == "cosine" else 1.0 - fraction
-    decayed = schedule.minimum + (peak - schedule.minimum) * shape
-    if warmup == 0:
-        return decayed
-    return np.where(seen <= warmup, peak * seen / warmup, decayed)
+    return np.where(warm, rising, schedule.minimum + (peak - schedule.minimum) * shape)
 
 
 def peak_learning_rate(spec: PlanSpec) -> float:
-    """The peak, multiplied by 1 / data fraction unless the variant says not to (arXiv 2212.03597, 3.3)."""
-    peak = spec.learning_rate.peak
-    return peak if spec.variant.lr_scaling == "none" else peak / float(spec.run.data)
+    """That of 100% data, times what the data fraction makes of it (arXiv 2212.03597, 3.3)."""
+    return spec.learning_rate.peak * float(spec.learning_rate_factor)
 
 
 def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
     """The resolved pacing of each part: one per curriculum metric by its name, and `token_drop`."""
     steps = nominal_steps(spec)
+    published = {Fraction(over): count for over, count in spec.published_steps.items()}
     found = {
         metric: PacingSchedule.resolve(
             part.pacing,
@@ -127,6 +141,7 @@ def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
             nominal_steps=steps,
             floor_at_start=True,
             where=f"{spec.run.name}: curriculum.{metric}.pacing",
+            total_steps=published.get(part.pacing.over),
         )
         for metric, part in spec.variant.curriculum.items()
     }
@@ -144,6 +159,7 @@ def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
             nominal_steps=steps,
             floor_at_start=False,
             where=f"{spec.run.name}: token_drop.pacing",
+            total_steps=published.get(spec.variant.token_drop.pacing.over),
         )
     return found
 
@@ -214,14 +230,23 @@ def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, 
     return table
 
 
-def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyIndex]) -> TrainingPlan:
-    """The whole plan of a run over a corpus of `samples` samples."""
+def build_plan(
+    spec: PlanSpec,
+    samples: int,
+    indexes: Mapping[str, DifficultyIndex],
+    index_folders: Mapping[str, Path] | None = None,
+    out: Path | None = None,
+) -> TrainingPlan:
+    """The whole plan of a run over a corpus of `samples` samples.
+
+    Where `index_folders` says which folders the indexes lie in, order.npy of a single selecting metric is referred to
+    instead of copied, and values are read rather than mapped; with `out`, the joint order of several metrics is
+    written to that folder's admission.npy instead of memory.
+    """
+    from dataeff.order import SampleOrder
+    from dataeff.pools import find_pools
+
     table = steps_table(spec)
-    pools, admission = _pools(spec, table, samples, indexes)
-    table["pool_size"] = pools
-    order = SampleOrder.build(
-        seed=spec.run.seed, batch_size=spec.batch_size, pool_sizes=pools.astype(np.int64), admission=admission
-    )
     epochs = len(table) * spec.batch_size / samples
     if epochs > spec.max_epochs:
         raise DataeffError(
@@ -229,6 +254,11 @@ def build_plan(spec: PlanSpec, samples: int, indexes: Mapping[str, DifficultyInd
             f"samples {epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, "
             f"or raise max_epochs"
         )
+    pools, admission = find_pools(spec, table, samples, indexes, index_folders or {}, out)
+    table["pool_size"] = pools
+    order = SampleOrder.build(
+        seed=spec.run.seed, batch_size=spec.batch_size, pool_sizes=pools.astype(np.int64), admission=admission
+    )
     facts = {
         "run": spec.run.model_dump(mode="json"),
         "name": spec.run.name,
@@ -251,58 +281,6 @@ def _table_digest(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     return canonical_digest({"columns": columns, "order": facts["order_digest"], "spec": facts["spec_digest"]})
 
 
-def _pools(
-    spec: PlanSpec, table: pd.DataFrame, samples: int, indexes: Mapping[str, DifficultyIndex]
-) -> tuple[Column, NDArray[Any] | None]:
-    """The pool size at every step, and the sample ids in the order in which the pools admit them.
-
-    Pools of one metric are prefixes of its difficulty order. Those of several intersect: a sample enters when the
-    last of its metrics admits it, so that pools are prefixes of one sort by entry step.
-    """
-    sizes: dict[str, Column] = {}
-    for metric, part in spec.variant.selections.items():
-        index = indexes[metric]
-        if len(index) != samples:
-            raise DataeffError(
-                f"{spec.run.name}: the index of {metric} covers {len(index)} samples, the corpus has {samples}; "
-                f"run `dataeff analyze` again on these samples"
-            )
-        column = table[f"{metric}_{part.by}"].to_numpy()
-        size_at = index.pool_size_at_percentile if part.by == "percentile" else index.pool_size_at_value
-        levels, inverse = np.unique(column, return_inverse=True)
-        sizes[metric] = np.array([size_at(int(level)) for level in levels], dtype=np.int64)[inverse]
-    if not sizes:
-        return np.full(len(table), samples), None
-    if len(sizes) == 1:
-        ((metric, pools),) = sizes.items()
-        admission = indexes[metric].order
-    else:
-        pools, admission = _intersect(sizes, indexes, samples)
-    if pools[0] < spec.batch_size:
-        shares = ", ".join(f"{metric} admits {int(column[0])}" for metric, column in sizes.items())
-        raise DataeffError(
-            f"{spec.run.name}: the pool of the first step holds {int(pools[0])} samples, fewer than a batch of "
-            f"{spec.batch_size} ({shares} of {samples}); raise the curriculum's start or lower batch_size"
-        )
-    return pools, admission
-
-
-def _intersect(
-    sizes: Mapping[str, Column], indexes: Mapping[str, DifficultyIndex], samples: int
-) -> tuple[Column, NDArray[Any]]:
-    entry = np.zeros(samples, dtype=np.int64)
-    steps = len(next(iter(sizes.values())))
-    for metric, pools in sizes.items():
-        # The first step whose pool is larger than the sample's position; `steps` if the run never admits it.
-        first = np.searchsorted(pools, np.arange(samples), side="right")
-        of_sample = np.empty(samples, dtype=np.int64)
-        of_sample[indexes[metric].order] = first
-        np.maximum(entry, of_sample, out=entry)
-    admission = np.argsort(entry, kind="stable")
-    joint = np.searchsorted(entry[admission], np.arange(steps), side="right")
-    return joint.astype(np.int64), admission
-
-
 def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path], out: Path) -> str:
     """The stage: writes the plan folder; returns what a person wants to know about it, in one line."""
     from dataeff.analyze.difficulty import DifficultyIndex
@@ -314,8 +292,9 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
         raise DataeffError(
             f"{spec.run.name}: no difficulty index for {', '.join(missing)}; run `dataeff analyze` for it"
         )
-    plan = build_plan(spec, int(facts["samples"]), indexes)
-    plan.save(out)
+    with atomic_directory(out) as temporary:
+        plan = build_plan(spec, int(facts["samples"]), indexes, index_folders, temporary)
+        plan.write(temporary)
     epochs = plan.facts["epochs"]
     repeats = (
         f"reads the corpus {epochs:.2f} times: samples repeat" if epochs > 1 else f"reads {epochs:.1%} of the corpus"
