@@ -1,0 +1,1 @@
+"""Runs in the form that other programs take."""

@@ -1,0 +1,122 @@
+"""Hours and dollars: against the published run, against each other, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from dataeff.errors import DataeffError
+from dataeff.inquiry import cost
+from dataeff.inquiry.gpus import GPUS, find_gpu
+from dataeff.inquiry.options import cost_arguments
+from dataeff.inquiry.price import costs_of
+from dataeff.study.outside import study_of
+from tests.factory import ROOT
+from tests.inquiry.asking import Asked
+
+BASELINE = "gpt-baseline-100-s1234"
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(cost_arguments, cost.run, tmp_path, capsys)
+
+
+VARIANTS = {
+    "baseline": "baseline",
+    "CL_seqtru_voc": "cl_seqtru_voc",
+    "random-LTD": "ltd",
+    "CL_seqtru_voc+random-LTD": "composed",
+}
+
+
+def published_hours() -> dict[str, float]:
+    """Hours on 64 V100 of the papers' runs, by our run's name; those alone that were verified."""
+    with (ROOT / "config/papers/gpt3_1p3b_cases.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["field"] == "hours_64xV100" and row["verified"] == "yes"]
+    return {f"gpt-{VARIANTS[row['method']]}-{row['data_pct']}-s1234": float(row["value"]) for row in rows}
+
+
+def test_published_runs_take_their_published_hours(ask: Asked) -> None:
+    """All at one utilisation, 36% of a V100: so operations are in proportion to the hours that the papers measured."""
+    published = published_hours()
+    assert len(published) == 8
+    lines = ask("--grid", "papers", "--gpu", "V100", "--mfu", "0.36", "--gpus", "64", scale="paper")
+    found = {line.split()[0]: float(line.split()[-2]) for line in lines if line.startswith("gpt-")}
+    for run, hours in published.items():
+        assert found[run] == pytest.approx(hours, rel=0.015), run
+
+
+def test_one_run_is_one_line_with_its_assumptions(ask: Asked) -> None:
+    lines = ask(
+        BASELINE, "--gpu", "v100", "--mfu", "0.36", "--gpus", "64", "--dollars-per-gpu-hour", "2.78", scale="paper"
+    )
+    row = next(line for line in lines if line.startswith(BASELINE)).split()
+    assert row == [BASELINE, "286,103", "300.0B", "300.0B", "2.72e21", "16,803", "263", "h", "$46,714"]
+    text = " ".join(" ".join(lines).split())
+    assert "V100, 125 TFLOP/s" in text
+    assert "36% of that" in text
+    assert "1,315,819,520 parameters" in text
+    assert "not included tokenising, analysis, held-out probes, evaluation and finetuning" in text
+    assert "runs" not in text
+
+
+def test_a_grid_ends_with_its_sum(ask: Asked) -> None:
+    lines = ask("--grid", "core", "--peak-tflops", "0.0001", "--mfu", "1")
+    runs = [line.split() for line in lines if line.startswith("gpt-")]
+    total = next(line.split() for line in lines if line.startswith("11 runs"))
+    assert len(runs) == 11
+    assert int(total[2].replace(",", "")) == sum(int(row[1].replace(",", "")) for row in runs)
+    assert float(total[-1]) == pytest.approx(sum(float(row[-1]) for row in runs), abs=0.5)
+    assert any("trains in fp32" in line for line in lines)
+
+
+def test_the_default_is_the_default_grid_and_all_is_everything(ask: Asked) -> None:
+    assert ask()[0] == "Training cost of grid core at scale tiny"
+    study = study_of(ask.parse())
+    assert ask("--all")[0] == f"Training cost of all {len(study.runs)} runs of all grids at scale tiny"
+
+
+def test_other_seeds_cost_the_same(ask: Asked) -> None:
+    study = study_of(ask.parse(settings=("seeds=[1, 2]",)))
+    costs = {found.run.name: found for found in costs_of(study, study.grids["core"])}
+    for variant in ("composed", "cl_seqres"):
+        one, other = costs[f"gpt-{variant}-100-s1"], costs[f"gpt-{variant}-100-s2"]
+        assert (one.steps, one.flops) == (other.steps, other.flops)
+    assert costs["gpt-composed-100-s1"].flops != costs["gpt-ltd-100-s1"].flops
+
+
+def test_explained_terms_add_up(ask: Asked) -> None:
+    lines = ask("bert-composed-67-s1", "--explain", "--recompute", scale="paper")
+    heading = next(line for line in lines if line.startswith("run") and "weights" in line).split()
+    row = [line.split() for line in lines if line.startswith("bert-composed")][-1]
+    values = dict(zip(heading[1:6], map(float, row[1:6]), strict=True))
+    parts = sum(values[term] for term in ("weights", "attention", "head", "recomputed"))
+    assert parts == pytest.approx(values["total"], rel=0.01)
+    assert any("24 h^2" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mfu", "0"], "--mfu 0: above 0 and at most 1"),
+        (["--mfu", "1.01"], "--mfu 1.01: above 0 and at most 1"),
+        (["--mfu", "nan"], "--mfu nan"),
+        (["--gpu", "B100"], "--gpu: unknown GPU 'B100'; known: B200, .*give --peak-tflops"),
+        (["--peak-tflops", "0"], "--peak-tflops 0"),
+        (["--gpus", "0"], "--gpus 0"),
+        (["--dollars-per-gpu-hour", "-1"], "--dollars-per-gpu-hour -1"),
+        (["--grid", "cora"], "--grid: unknown grid 'cora'; did you mean 'core'"),
+        (["gpt-nothing-50-s1"], "unknown variant 'nothing'"),
+    ],
+)
+def test_what_is_refused(ask: Asked, words: list[str], message: str) -> None:
+    with pytest.raises(DataeffError, match=message):
+        ask(*words)
+
+
+def test_gpus_by_any_spelling() -> None:
+    assert find_gpu("rtx 4090", None) is GPUS["RTX-4090"]
+    assert find_gpu("h100_pcie", None) is GPUS["H100-PCIe"]
+    assert find_gpu("MI300X", 1307.4).peak_teraflops == 1307.4
+    assert all(gpu.peak_teraflops > 0 and gpu.source for gpu in GPUS.values())
