@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataeff.corpus import build as module
-from dataeff.corpus.build import build, slug
+from dataeff.corpus.build import build
+from dataeff.corpus.card import check_slugs, slug
 from dataeff.corpus.clean import text_digest
 from dataeff.corpus.fetch import fetch
 from dataeff.corpus.pool import Entry, cut_to_size, hold_out
+from dataeff.corpus.readers import find_reader
+from dataeff.corpus.selection import needed_sources, shard_names
 from dataeff.corpus.shard import Document, read_documents, write_documents
 from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, read_json, read_yaml
 from dataeff.study.load import CorporaFile, validate
 from dataeff.study.specs import CorpusSpec, FetchSpec
-from dataeff.study.types import Corpus, PackageFetch, PathFetch, Source
+from dataeff.study.types import Corpus, DebianFetch, HubFetch, PackageFetch, PathFetch, Source
 
 WORDS = [
     "time",
@@ -276,13 +279,67 @@ def test_slugs() -> None:
     assert slug("Gutenberg (PG-19)") == "gutenberg_pg_19"
 
 
-def test_the_shipped_sources_are_pinned_and_have_readers() -> None:
+def test_a_strict_licence_leaves_sources_out_and_the_card_says_so(setup: Setup) -> None:
+    setup.sources["lines"] = setup.sources["lines"].model_copy(update={"redistributable": False, "licence": "murky"})
+    manifests = setup.manifests()
+    build(setup.spec(strict_licence=True), manifests[:1], setup.folder / "out")
+    card = read_json(setup.folder / "out/corpus.json")
+    assert set(card["sources"]) == {"files"}
+    assert card["left_out"]["lines"]["licence"] == "murky"
+    assert "strict_licence" in card["left_out"]["lines"]["reason"]
+    setup.sources["files"] = setup.sources["files"].model_copy(update={"redistributable": False})
+    with pytest.raises(DataeffError, match=r"corpora\.small\.strict_licence: no source is left; files, lines"):
+        build(setup.spec(strict_licence=True), manifests, setup.folder / "out")
+
+
+def test_a_substitute_is_read_as_what_it_is(setup: Setup) -> None:
+    missing = make_source(setup.folder / "gone", "Gone", "text").model_copy(update={"substitute": "lines"})
+    lines = setup.sources.pop("lines")
+    setup.sources["wanted"] = missing
+    spec = setup.spec(accept_substitutes=True)
+    spec = spec.model_copy(update={"sources": {**setup.sources, "lines": lines}})
+    paths = [setup.folder / "files.json", setup.folder / "wanted.json"]
+    fetch(FetchSpec.of("files", setup.sources["files"]), setup.folder / "cache", paths[0])
+    fetch(FetchSpec.of("wanted", missing, {"lines": lines}), setup.folder / "cache", paths[1])
+    build(spec, paths, setup.folder / "out")
+    card = read_json(setup.folder / "out/corpus.json")
+    assert set(card["sources"]) == {"files", "lines"}
+    assert card["sources"]["lines"]["training"]["documents"] > 0
+    assert card["sources"]["lines"]["domain"] == "Lines"
+    (substitution,) = card["substitutions"]
+    assert (substitution["wanted"], substitution["taken"]) == ("wanted", "lines")
+    assert "gone: no such file or folder" in substitution["reason"]
+    refusing = spec.model_copy(update={"corpus": spec.corpus.model_copy(update={"accept_substitutes": False})})
+    with pytest.raises(DataeffError, match=r"sources\.wanted: its substitute 'lines' was fetched, which corpus small"):
+        build(refusing, paths, setup.folder / "out")
+
+
+def shipped() -> CorporaFile:
     path = Path(__file__).parents[2] / "config/corpora.yaml"
-    corpora = validate(CorporaFile, read_yaml(path), str(path))
-    for name, source in corpora.sources.items():
-        assert isinstance(source.fetch, PackageFetch)
-        module.find_reader(source.reader, name)
-    for corpus in corpora.corpora.values():
-        assert set(corpus.sources) <= set(corpora.sources)
-        slugs = [slug(domain) for domain in {corpora.sources[name].domain for name in corpus.sources}]
-        assert len(set(slugs)) == len(slugs)
+    return validate(CorporaFile, read_yaml(path), str(path))
+
+
+def test_the_shipped_sources_are_pinned_and_have_readers() -> None:
+    for name, source in shipped().sources.items():
+        find_reader(source.reader, name)
+        how = source.fetch
+        assert isinstance(how, PackageFetch | DebianFetch | HubFetch) or all(
+            file.sha256 and file.bytes for file in how.files
+        ), name
+
+
+def test_the_shipped_corpora_are_whole() -> None:
+    corpora = shipped()
+    for name, corpus in corpora.corpora.items():
+        needed = needed_sources(name, corpus, corpora.sources)
+        assert set(corpus.sources) <= set(needed)
+        assert len(set(shard_names(corpus, corpora.sources))) >= corpus.shards
+        check_slugs({corpora.sources[source].domain for source in corpus.sources})
+    train = [f"{number:02d}" for number in range(30)]
+    for name in ("pile", "pile_uncopyrighted"):
+        assert shard_names(corpora.corpora[name], corpora.sources) == train
+
+
+def test_no_evaluation_data_is_trained_on() -> None:
+    packages = {source.fetch.package for source in shipped().sources.values() if source.fetch.kind in ("pypi", "npm")}  # type: ignore[union-attr]
+    assert not packages & {"bigbench", "evals"}

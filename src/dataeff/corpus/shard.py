@@ -20,8 +20,14 @@ from dataeff.files import atomic_path
 
 COMPRESSION_LEVEL = 9
 CHUNK_BYTES = 1 << 17
-# zstd's largest window: public shards are often made with `zstd --long` or `--ultra`.
-LARGEST_WINDOW_BYTES = 1 << 31
+LARGEST_WINDOW_BYTES = 1 << 27
+"""The limit of zstd's own command without `--long=N` (`--ultra -22` needs as much). A frame's header may ask for up to
+16 times that, and whoever decompresses allocates it."""
+LARGEST_LINE_BYTES = 1 << 26
+"""A hundred times the mean book of the Pile. A damaged or hostile file may go on without end, and cleaning a document
+takes up to 16 times its bytes (four per character, in a few copies)."""
+# Four bytes may stand for 128 KiB. Fed with so little at a time, zstd answers with 128 MiB at most.
+_SLICE_BYTES = 1 << 12
 REMEDY = "remove it and run the stage that makes it again (or bring your own file whole)"
 
 
@@ -45,7 +51,7 @@ def read_documents(path: Path, default_domain: str | None = None) -> Iterator[Do
 def read_stream(stream: IO[bytes], name: str, default_domain: str | None = None) -> Iterator[Document]:
     """As read_documents, of an open file; its `name` tells (.zst) if it is compressed."""
     blocks = _decompressed(stream, name) if name.endswith(".zst") else iter(lambda: stream.read(CHUNK_BYTES), b"")
-    for number, line in enumerate(_lines(blocks), start=1):
+    for number, line in enumerate(_lines(blocks, name), start=1):
         yield _document(line, f"{name}:{number}", default_domain)
 
 
@@ -54,14 +60,23 @@ def _decompressed(stream: IO[bytes], name: str) -> Iterator[bytes]:
     decompressor, read_bytes = _new_decompressor(), 0
     try:
         while chunk := stream.read(CHUNK_BYTES):
-            read_bytes += len(chunk)
-            while chunk:
-                if decompressor.eof:
-                    decompressor = _new_decompressor()
-                yield decompressor.decompress(chunk)
-                chunk = decompressor.unused_data
+            for begin in range(0, len(chunk), _SLICE_BYTES):
+                piece = chunk[begin : begin + _SLICE_BYTES]
+                read_bytes += len(piece)
+                while piece:
+                    if decompressor.eof:
+                        decompressor = _new_decompressor()
+                    if data := decompressor.decompress(piece):
+                        yield data
+                    piece = decompressor.unused_data
     except zstandard.ZstdError as error:
-        raise DataeffError(f"{name}: damaged zstd data near byte {read_bytes} ({error}); {REMEDY}") from None
+        detail = f"damaged zstd data near byte {read_bytes} ({error}); {REMEDY}"
+        if "too much memory" in str(error):
+            detail = (
+                f"compressed with a window of more than {LARGEST_WINDOW_BYTES >> 20} MiB ({error}); compress it again "
+                f"without --long"
+            )
+        raise DataeffError(f"{name}: {detail}") from None
     if not decompressor.eof:
         raise DataeffError(f"{name}: cut off after {read_bytes} bytes, in the middle of its zstd data; {REMEDY}")
 
@@ -70,15 +85,24 @@ def _new_decompressor() -> zstandard.ZstdDecompressionObj:
     return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW_BYTES).decompressobj()
 
 
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Lines without their end. Only the byte \\n ends one: str.splitlines would also cut at U+2028."""
     parts: list[bytes] = []
+    size = number = 0
     for block in blocks:
         head, *tail = block.split(b"\n")
         parts.append(head)
+        size += len(head)
         for following in tail:
-            yield b"".join(parts)
-            parts = [following]
+            number += 1
+            line = b"".join(parts)
+            parts, size = [following], len(following)
+            yield line
+        if size > LARGEST_LINE_BYTES:
+            raise DataeffError(
+                f"{name}:{number + 1}: a line of more than {LARGEST_LINE_BYTES >> 20} MiB; this is no shard with a "
+                f"document per line, or that document has to be taken out of it"
+            )
     if last := b"".join(parts):
         yield last
 
@@ -88,7 +112,7 @@ def _document(line: bytes, where: str, default_domain: str | None) -> Document:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataeffError(f"{where}: not UTF-8 at byte {error.start} of the line; {REMEDY}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataeffError(f"{where}: not JSON ({error}); {REMEDY}") from None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise DataeffError(f'{where}: a line {{"text": ..., "meta": ...}} is needed, this one has no "text"; {REMEDY}')
@@ -99,7 +123,7 @@ def _document(line: bytes, where: str, default_domain: str | None) -> Document:
     return Document(record["text"], domain)
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> int:
+def write_documents(path: Path, documents: Iterable[Document], level: int = COMPRESSION_LEVEL) -> int:
     """Writes a shard (zstd if the name ends in .zst), whole or not at all; the number of documents.
 
     One thread, one level, and a checksum in the frame: same documents, same bytes, and damage is found.
@@ -108,7 +132,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         if path.suffix != ".zst":
             return _write_lines(stream, documents, path)
-        compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         with compressor.stream_writer(stream, closefd=False) as writer:
             return _write_lines(writer, documents, path)
 
