@@ -5,11 +5,12 @@ VENV := .venv
 ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all lint format schemas clean-venv
+.PHONY: help setup study test test-all bench lint format schemas clean-venv
 
 help:
 	@echo "make study      set up, run the study at scale tiny, print its table and where the report is"
 	@echo "make test       set up, run the tests (test-all: the full-size ones too)"
+	@echo "make bench      speed and memory against the peers (DeepSpeed, Hugging Face), as ratios"
 	@echo "make lint       ruff, snakefmt, mypy, snakemake --lint"
 	@echo "make format     ruff and snakefmt, in place"
 	@echo "make schemas    the JSON schemas of config/ from the types"
@@ -28,6 +29,11 @@ test: setup
 
 test-all: setup
 	pytest $(ARGS)
+
+# Ratios against the peers, side by side; about ten minutes. BENCH=analyze.py runs one of them.
+BENCH ?= tokens.py analyze.py reduce.py order.py
+bench: setup
+	@for script in $(BENCH); do python bench/$$script $(ARGS) || exit 1; done
 
 lint: setup
 	ruff check .

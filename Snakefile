@@ -19,19 +19,24 @@ study = study_of.prepare(
     arguments=workflow.config_settings.config_args,
 )
 
-# R: results; D: the corpus; T: its tokens; S: the scale. What lies under D is shared by all scales.
+# R: results; D: the corpus; S: the scale. What lies under D is shared by all scales.
 R = study.results
 D = f"{R}/data/{study.scale.corpus}"
-T = f"{D}/{study.scale.tokenizer}"
 S = f"{R}/{study.scale_name}"
+SHARDS = study_of.shard_names(study)
 
 
 wildcard_constraints:
     run="|".join(study_of.names(study.runs)),
     grid="|".join(study.grids),
     page="|".join(["index", *study.grids]),
-    item=r"[a-z]+-\d+",
-    source="|".join([*study.sources, f"tokenizer_{study.scale.tokenizer}"]),
+    item="|".join(study.data_items),
+    tokenizer="|".join(study.tokenizers),
+    source="|".join(
+        [*study.sources, *expand("tokenizer_{name}", name=study.tokenizers)]
+    ),
+    part=r"\d+",
+    shard="|".join(SHARDS),
     metric=r"[a-z0-9_]+",
 
 
@@ -64,6 +69,15 @@ for grid in study.grids:
             outputs_of(grid),
         message:
             f"grid {grid} at scale {study.scale_name}"
+
+
+for grid in study.unrunnable:
+
+    rule:
+        name:
+            grid
+        input:
+            lambda wildcards, grid=grid: study_of.refuse(study, grid),
 
 
 onsuccess:

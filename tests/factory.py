@@ -47,7 +47,10 @@ def paper_plan_spec(variant: dict[str, Any] | None = None, **changes: Any) -> Pl
         "train_tokens": 300_000_000_000,
         "learning_rate": LearningRate(peak=2e-4, minimum=1e-6, warmup_tokens=3_000_000_000),
         "max_epochs": Fraction(4),
+        "published_steps": {},
     }
+    flat = fields["variant"].lr_scaling == "none"
+    fields["learning_rate_factor"] = Fraction(1) if flat else 1 / changes.get("run", fields["run"]).data
     return PlanSpec(**{**fields, **changes})
 
 

@@ -60,6 +60,7 @@ def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | Non
         runs=runs,
         variants={"gpt": variants},
         train_tokens={"gpt": TRAIN_TOKENS},
+        tokenizers={"gpt": "bpe4k"},
         models={"gpt": Model(layers=4, hidden=128, heads=4, sequence_length=LENGTH)},
         shots=[0, 10],
         tasks=tasks,
@@ -78,15 +79,18 @@ def task_value(run: Run, task: str, shots: int) -> float:
 
 
 def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[Path, Path, Path]:
-    """(results/{scale}, results/data/{corpus}/{tokenizer}, corpus.json), filled for every run of the grid."""
-    results, data = root / "results" / spec.scale_name, root / "results" / "data" / "packages" / "bpe4k"
+    """(results/{scale}, results/data/{corpus}, corpus.json), filled for every run of the grid."""
+    results, data = root / "results" / spec.scale_name, root / "results" / "data" / "packages"
     for run in spec.runs:
         _write_run(results, spec, run)
-    _write_difficulty(data, spec)
-    card = data.parent / "corpus.json"
+    _write_difficulty(data / "bpe4k", spec)
+    card = data / "corpus.json"
     write_json(card, corpus_card())
+    for shard, tokens in (("00", 600_000), ("01", 400_000)):
+        counts = {"Wikipedia (en)": {"documents": 40, "tokens": tokens}, "Github": {"documents": 10, "tokens": 100_000}}
+        write_json(data / "bpe4k" / "tokens" / f"{shard}.json", {"domains": counts})
     if benchmarks:
-        _write_benchmarks(results, data.parent, spec)
+        _write_benchmarks(results, data, spec)
     return results, data, card
 
 

@@ -18,6 +18,7 @@ from tests.factory import config, load
 
 HEAVY = {"torch", "transformers", "deepspeed", "lm_eval", "pandas", "matplotlib", "tokenizers", "numba", "snakemake"}
 STAGES = {"corpus", "tokens", "samples", "analyze", "plan", "pretrain", "evaluate", "tables", "figures", "report"}
+STEPS = {"analyze_map", "analyze_frequency", "analyze_reduce"}
 PRETRAIN = "pretrain --spec s --plan p --samples a --tokenizer t --heldout h --state st --out o --tokens 00 01"
 
 
@@ -41,7 +42,14 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 
 
 def test_every_stage_has_a_command() -> None:
-    assert {words[0] for words in COMMANDS} == STAGES | {"summary", "schemas", "run"}
+    assert {words[0] for words in COMMANDS} == STAGES | STEPS | {
+        "inspect",
+        "study",
+        "export",
+        "summary",
+        "schemas",
+        "run",
+    }
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS.keys() - {("run",)}), ids=" ".join)

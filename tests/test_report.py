@@ -40,6 +40,7 @@ class Inputs(NamedTuple):
     spec: GridSpec
     results: Path
     corpus: Path
+    tokens: list[Path]
     tables: Path
     figures: Path
 
@@ -98,12 +99,12 @@ def inputs_of(root: Path, seeds: tuple[int, ...], drawn: Path | None = None) -> 
     spec = spec.model_copy(update={"runs": [*spec.runs, *part], "scale_about": "a <small> & quick one"})
     results, data, corpus = write_results(root, spec)
     folders = (results / "tables" / "core", results / "figures" / "core")
-    tables.build(spec, results, folders[0], data.parent)
+    tables.build(spec, results, folders[0], data)
     if drawn is None:
         figures.build(spec, results, data, folders[1])
     else:
         shutil.copytree(drawn, folders[1])
-    return Inputs(spec, results, corpus, *folders)
+    return Inputs(spec, results, corpus, sorted(data.glob("bpe4k/tokens/*.json")), *folders)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_every_run_is_named_and_all_links_exist(inputs: Inputs, page: Page) -> N
 
 
 def test_every_table_is_shown_cell_by_cell(inputs: Inputs, page: Page) -> None:
-    shown = [rows for rows in page.tables if rows[0][0] not in ("source", "run")]
+    shown = [rows for rows in page.tables if rows[0][0] not in ("source", "run", "domain")]
     for name in ("quality", "heldout_by_domain", "tasks", "time"):
         table = read_table(inputs.tables, name)
         assert table.title in page.visible or name == "quality"
@@ -195,6 +196,11 @@ def test_texts_are_escaped(text: str, page: Page) -> None:
     assert "a <small> & quick one" in page.visible.replace("A <small>", "a <small>")
     assert DOMAINS[3] in page.visible
     assert "A <test> processor" in page.visible
+
+
+def test_tokens_are_shown_by_domain(page: Page) -> None:
+    assert "Tokenizer “bpe4k”: 1,200,000 tokens to train on." in page.visible
+    assert ["Wikipedia (en)", "80", "1,000,000", "83.3"] in [row for table in page.tables for row in table]
 
 
 def test_one_seed_is_no_claim_and_three_are_not_warned_of(inputs: Inputs, page: Page, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def built(tmp_path: Path, spec: GridSpec) -> tuple[Path, Path]:
     """(results/{scale}, its tables folder)."""
     results, data, _ = write_results(tmp_path, spec)
     out = results / "tables" / spec.grid
-    tables.build(spec, results, out, data.parent)
+    tables.build(spec, results, out, data)
     return results, out
 
 

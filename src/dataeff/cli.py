@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,47 +30,101 @@ def corpus_build(args: argparse.Namespace) -> None:
     build.build(read_spec(args.spec, CorpusSpec), args.sources, args.out)
 
 
+def corpus_fetch_shard(args: argparse.Namespace) -> None:
+    from dataeff.corpus import fetch
+    from dataeff.study.specs import FetchSpec, read_spec
+
+    fetch.fetch_shard(read_spec(args.spec, FetchSpec), args.shard, args.cache, args.out)
+
+
+def corpus_shard(args: argparse.Namespace) -> None:
+    from dataeff.corpus import sharded
+    from dataeff.study.specs import CorpusSpec, read_spec
+
+    sharded.build_shard(read_spec(args.spec, CorpusSpec), args.source, args.shard, args.out)
+
+
+def corpus_card(args: argparse.Namespace) -> None:
+    from dataeff.corpus import sharded
+    from dataeff.study.specs import CorpusSpec, read_spec
+
+    sharded.build_card(read_spec(args.spec, CorpusSpec), args.facts, args.sources, args.out)
+
+
 def tokens_train(args: argparse.Namespace) -> None:
     from dataeff.study.specs import TokensSpec, read_spec
     from dataeff.tokens import tokenizer
 
-    spec = read_spec(args.spec, TokensSpec)
-    if spec.tokenizer.kind == "gpt2":
-        tokenizer.build_gpt2(_only(args.source, "--source"), args.out)
-    else:
-        tokenizer.train(spec, args.source, args.out)
-
-
-def _only(paths: list[Path], option: str) -> Path:
-    if len(paths) != 1:
-        raise DataeffError(f"{option}: one path is needed, {len(paths)} were given")
-    return paths[0]
+    tokenizer.make(read_spec(args.spec, TokensSpec), args.source, args.out)
 
 
 def tokens_encode(args: argparse.Namespace) -> None:
     from dataeff.tokens import encode
 
-    encode.encode(args.shard, args.tokenizer, args.out)
+    encode.encode(args.shard, args.tokenizer, args.out, text_key=args.text_key, processes=args.processes)
+
+
+def tokens_merge(args: argparse.Namespace) -> None:
+    from dataeff.tokens import indexed_merge
+
+    count = indexed_merge.merge(args.tokens, args.out)
+    print(f"tokens merge: {len(args.tokens)} pairs to {args.out}.bin and .idx, {count:,} tokens")
+
+
+def tokens_link(args: argparse.Namespace) -> None:
+    from dataeff.tokens import indexed_merge
+
+    indexed_merge.link_for_deepspeed(args.tokens, args.out)
+    print(f"tokens link: {args.out}.bin and .idx, which DeepSpeed's MMapIndexedDataset opens")
 
 
 def samples(args: argparse.Namespace) -> None:
+    from dataeff.analyze.compiled import keep_compiled
     from dataeff.samples import build
     from dataeff.study.specs import SamplesSpec, read_spec
 
+    keep_compiled()
     build(read_spec(args.spec, SamplesSpec), args.tokens, args.out)
 
 
-def analyze_frequency(args: argparse.Namespace) -> None:
-    from dataeff.analyze import difficulty
-
-    difficulty.frequency(args.samples, args.tokens, args.tokenizer, args.out)
-
-
-def analyze_metric(args: argparse.Namespace) -> None:
-    from dataeff.analyze import difficulty
+def analyze_map(args: argparse.Namespace) -> None:
+    from dataeff.analyze import map as stage
+    from dataeff.analyze.compiled import keep_compiled
+    from dataeff.analyze.difficulty import check_samples
     from dataeff.study.specs import AnalyzeSpec, read_spec
+    from dataeff.study.types import FREQUENCY
 
-    difficulty.analyze(read_spec(args.spec, AnalyzeSpec), args.samples, args.tokens, args.frequency, args.out)
+    keep_compiled()
+    spec = read_spec(args.spec, AnalyzeSpec)
+    check_samples(spec, args.samples)
+    if spec.metric == FREQUENCY:
+        stage.map_frequency(args.samples, args.tokens, args.tokenizer, args.part, args.parts, args.out, args.threads)
+    else:
+        stage.map_part(
+            spec.metric,
+            args.samples,
+            args.tokens,
+            args.part,
+            args.parts,
+            args.out,
+            frequency=args.frequency,
+            tokenizer=args.tokenizer,
+            threads=args.threads,
+        )
+
+
+def analyze_frequency(args: argparse.Namespace) -> None:
+    from dataeff.analyze.reduce import reduce_frequency
+
+    reduce_frequency(args.map, args.parts, args.out)
+
+
+def analyze_reduce(args: argparse.Namespace) -> None:
+    from dataeff.analyze.compiled import keep_compiled
+    from dataeff.analyze.reduce import reduce
+
+    keep_compiled()
+    reduce(args.map, args.parts, args.out)
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -138,7 +194,9 @@ def report(args: argparse.Namespace) -> None:
     from dataeff import report as stage
     from dataeff.study.specs import GridSpec, read_spec
 
-    stage.build(read_spec(args.spec, GridSpec), args.results, args.corpus, args.tables, args.figures, args.out)
+    stage.build(
+        read_spec(args.spec, GridSpec), args.results, args.corpus, args.tokens, args.tables, args.figures, args.out
+    )
 
 
 def summary(args: argparse.Namespace) -> None:
@@ -211,26 +269,47 @@ def _data_stages(commands: Commands) -> None:
         "--sources+",
         "--out",
     )
+    fetching = _stage(corpus, "fetch_shard", "bring one file of a sharded corpus's source", corpus_fetch_shard)
+    shard = _stage(corpus, "shard", "clean one file to one shard", corpus_shard)
+    _options(fetching, "--spec", "--cache", "--out")
+    _options(shard, "--spec", "--source", "--out")
+    for sub in (fetching, shard):
+        sub.add_argument("--shard", required=True, help="its name, such as 00")
+    card = _stage(corpus, "card", "held-out text and data card of a sharded corpus", corpus_card)
+    _options(card, "--spec", "--facts+", "--out")
+    card.add_argument("--sources", type=Path, nargs="*", default=[], help="manifest of the source that is held out")
     tokens = _group(commands, "tokens", "tokenizer and tokens")
     _options(_stage(tokens, "train", "make the tokenizer", tokens_train), "--spec", "--source+", "--out")
-    _options(_stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode), "--shard", "--tokenizer", "--out")
+    encoding = _stage(tokens, "encode", "one shard to .bin/.idx", tokens_encode)
+    _options(encoding, "--shard", "--tokenizer", "--out")
+    encoding.add_argument("--text-key", default="text", help="field of a line that holds its text (default text)")
+    encoding.add_argument("--processes", type=int, help="default: one per CPU, fewer for a small shard")
+    merged = _stage(tokens, "merge", "several .bin/.idx pairs to one, for programs that take one", tokens_merge)
+    _options(merged, "--tokens+", "--out")
+    linked = _stage(tokens, "link", "a second .idx for DeepSpeed's own reader, over the same .bin", tokens_link)
+    _options(linked, "--tokens", "--out")
     _options(_stage(commands, "samples", "the sample index", samples), "--spec", "--tokens+", "--out")
-    analyze = _group(commands, "analyze", "difficulty of every sample")
-    _options(
-        _stage(analyze, "frequency", "token frequencies over all samples", analyze_frequency),
+    _analysis_stages(commands)
+
+
+def _analysis_stages(commands: Commands) -> None:
+    part = _options(
+        _stage(commands, "analyze_map", "one metric of one part of the samples", analyze_map),
+        "--spec",
         "--samples",
         "--tokens+",
         "--tokenizer",
         "--out",
     )
-    _options(
-        _stage(analyze, "metric", "one metric to a difficulty index", analyze_metric),
-        "--spec",
-        "--samples",
-        "--tokens+",
-        "--frequency",
-        "--out",
-    )
+    part.add_argument("--part", type=int, required=True, help="number of the part, from 0")
+    part.add_argument("--threads", type=int, help="default: one per CPU; metrics that read text use one")
+    part.add_argument("--frequency", type=Path, help="token frequencies, for metrics that weigh by them")
+    frequency = _stage(commands, "analyze_frequency", "token frequencies of all parts", analyze_frequency)
+    index = _stage(commands, "analyze_reduce", "the parts of one metric to its difficulty index", analyze_reduce)
+    for sub in (frequency, index):
+        _options(sub, "--map", "--out")
+    for sub in (part, frequency, index):
+        sub.add_argument("--parts", type=int, required=True, help="how many parts the samples are analysed in")
 
 
 def _run_stages(commands: Commands) -> None:
@@ -260,6 +339,7 @@ def _result_stages(commands: Commands) -> None:
         "--spec",
         "--results",
         "--corpus",
+        "--tokens+",
         "--tables",
         "--figures",
         "--out",
@@ -274,18 +354,74 @@ def _result_stages(commands: Commands) -> None:
     launch.set_defaults(command=run)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All subcommands; options that name files are paths, checked by the stage that reads them."""
+GROUPS = {"study": "what a study will do and cost, before it runs", "export": "a run for other programs"}
+_ASKED = "dataeff.inquiry.options"
+# What people call by hand: the words; what it does; where its options and its function are.
+TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
+    (
+        ("analyze",),
+        "difficulty of any Megatron token files, without a study",
+        ("dataeff.analyze.command", "add_arguments"),
+        "dataeff.analyze.command",
+    ),
+    (
+        ("inspect",),
+        "what a difficulty index says about its samples",
+        ("dataeff.analyze.inspect_command", "add_arguments"),
+        "dataeff.analyze.inspect_command",
+    ),
+    (
+        ("study", "plan"),
+        "the plan of a run: table and picture",
+        (_ASKED, "plan_arguments"),
+        "dataeff.inquiry.plan_view",
+    ),
+    (("study", "diff"), "what differs between two runs", (_ASKED, "diff_arguments"), "dataeff.inquiry.difference"),
+    (("study", "cost"), "tokens, FLOPs, GPU-hours, dollars", (_ASKED, "cost_arguments"), "dataeff.inquiry.cost"),
+    (
+        ("export", "deepspeed"),
+        "ds_config.json and Megatron-DeepSpeed's flags for a run",
+        (_ASKED, "deepspeed_arguments"),
+        "dataeff.export.deepspeed",
+    ),
+)
+
+
+def _tools(commands: Commands, arguments: Sequence[str]) -> None:
+    """A tool's options come from its module, which is imported only if the tool is called: some are heavy."""
+    groups: dict[str, Commands] = {}
+    for words, what, (module, adder), runner in TOOLS:
+        group = commands
+        if len(words) == 2:
+            if words[0] not in groups:
+                groups[words[0]] = _group(commands, words[0], GROUPS[words[0]])
+            group = groups[words[0]]
+        sub = _stage(group, words[-1], what, partial(_run_tool, runner))
+        if tuple(arguments[: len(words)]) == words:
+            getattr(import_module(module), adder)(sub)
+
+
+def _run_tool(module: str, args: argparse.Namespace) -> None:
+    import_module(module).run(args)
+
+
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """All subcommands, with the options of the tool that `arguments` call.
+
+    Options that name files are paths, checked by the stage that reads them.
+    """
     parser = argparse.ArgumentParser(prog="dataeff", description=__doc__)
     commands = parser.add_subparsers(title="stages", required=True, metavar="STAGE")
     _data_stages(commands)
     _run_stages(commands)
     _result_stages(commands)
+    _tools(commands, arguments)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(arguments).parse_args(arguments)
     try:
         args.command(args)
     except DataeffError as error:

@@ -87,13 +87,16 @@ def _snakemake() -> list[str]:
 
 
 def living_snakemake() -> int | None:
-    """The process id of a snakemake whose working folder is this one."""
-    here = Path.cwd()
+    """The process id of a snakemake whose working folder is this one, and that did not start this process.
+
+    `timeout 9h snakemake` and its like have that word in their command line, too: they are ancestors of their own.
+    """
+    here, own = Path.cwd(), {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter(["pid", "cmdline"]):
         try:
             words = process.info["cmdline"] or []
             called = any(Path(word).name == "snakemake" for word in words[:3])
-            if called and process.pid != os.getpid() and Path(process.cwd()) == here:
+            if called and process.pid not in own and Path(process.cwd()) == here:
                 return int(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import Counter
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,12 @@ from dataeff.tables.table import Table, format_cell, read_table
 TABLES = ("quality", "heldout_by_domain", "tasks", "time")
 
 
-def build(spec: GridSpec, results: Path, corpus: Path, tables: Path, figures: Path, out: Path) -> None:
-    """Writes the page `out` from results/{scale}, the corpus's data card and the grid's tables and figures."""
+def build(
+    spec: GridSpec, results: Path, corpus: Path, tokens: Sequence[Path], tables: Path, figures: Path, out: Path
+) -> None:
+    """Writes the page `out` from results/{scale}, the corpus's data card, the facts of its token files
+    ({tokenizer}/tokens/{shard}.json) and the grid's tables and figures.
+    """
     from jinja2 import Environment, StrictUndefined
 
     runs = read_runs(spec, results)
@@ -39,6 +45,7 @@ def build(spec: GridSpec, results: Path, corpus: Path, tables: Path, figures: Pa
         tables={name: _shown(read_table(tables, name)) for name in TABLES},
         figures=_pictures(figures, out.parent),
         card=_card(corpus),
+        tokens=_tokens(tokens),
         runs=[_run_facts(result, results, out.parent, spec) for result in runs],
         parameters={result.run.family: result.training.parameters for result in runs},
         seeds=sorted({run.seed for run in spec.runs}),
@@ -106,6 +113,32 @@ def _card(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise DataeffError(f"{path}: no key {error}; run `dataeff corpus build` again") from None
     return {**facts, "sources": sources, "domains": len({source["domain"] for source in sources})}
+
+
+def _tokens(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Per tokenizer: documents, tokens and share of the tokens of each domain, over all shards."""
+    found: dict[str, Counter[str]] = {}
+    documents: dict[str, Counter[str]] = {}
+    for file in files:
+        tokenizer = file.parents[1].name
+        for domain, facts in read_json(file)["domains"].items():
+            found.setdefault(tokenizer, Counter())[domain] += facts["tokens"]
+            documents.setdefault(tokenizer, Counter())[domain] += facts["documents"]
+    return {
+        tokenizer: {
+            "total": counts.total(),
+            "domains": [
+                {
+                    "name": domain,
+                    "documents": documents[tokenizer][domain],
+                    "tokens": tokens,
+                    "share": tokens / max(1, counts.total()),
+                }
+                for domain, tokens in counts.most_common()
+            ],
+        }
+        for tokenizer, counts in found.items()
+    }
 
 
 def _dropped(counts: dict[str, int]) -> str:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataeff import samples as stage
 from dataeff.errors import DataeffError
 from dataeff.files import check_manifest
-from dataeff.samples import Samples, build, build_sample_idx, id_type
+from dataeff.samples import Samples, adopt_windows, build, id_type, megatron_arguments
 from dataeff.study.specs import SamplesSpec
+from dataeff.study.types import Split
 from dataeff.tokens.indexed_dataset import write_indexed_dataset
 
 
@@ -70,19 +70,6 @@ shapes = st.tuples(
 ).filter(lambda shape: sum(map(sum, shape[0])) > shape[1])
 
 
-@given(shapes, st.sampled_from([1, 3, 1 << 20]))
-@settings(max_examples=150, deadline=None)
-def test_index_is_megatrons(shape: tuple[list[list[int]], int, int], rows: int) -> None:
-    files, length, _ = shape
-    sizes = [size for file in files for size in file]
-    order = np.random.default_rng(len(sizes)).permutation(len(sizes)).astype(np.int32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_LOCATE_ROWS", rows)
-        found = build_sample_idx(np.array(sizes, dtype=np.int32), order, length)
-    assert found.dtype == np.int32
-    assert [tuple(row) for row in found.tolist()] == walk(sizes, order.tolist(), length)
-
-
 @given(shapes)
 @settings(max_examples=80, deadline=None)
 def test_samples_cover_the_corpus(shape: tuple[list[list[int]], int, int]) -> None:
@@ -94,7 +81,9 @@ def test_samples_cover_the_corpus(shape: tuple[list[list[int]], int, int]) -> No
         prefixes = write_files(folder, files)
         build(spec(length, seed), prefixes, folder / "samples")
         samples = Samples(folder / "samples", prefixes)
-        doc_idx, shuffle_idx = (np.load(folder / "samples" / f"{part}_idx.npy") for part in ("doc", "shuffle"))
+        doc_idx, sample_idx, shuffle_idx = (
+            np.load(folder / "samples" / f"{part}_idx.npy") for part in ("doc", "sample", "shuffle")
+        )
         read = samples.read(np.arange(len(samples)))
 
     # The generator's use, in Megatron's order: documents first, then samples.
@@ -103,6 +92,8 @@ def test_samples_cover_the_corpus(shape: tuple[list[list[int]], int, int]) -> No
     random.shuffle(expected_documents)
     expected_samples = np.arange(len(samples), dtype=np.uint32)
     random.shuffle(expected_samples)
+    assert [tuple(row) for row in sample_idx.tolist()] == walk([len(d) for d in documents], doc_idx.tolist(), length)
+    assert sample_idx.dtype == np.int64
     assert doc_idx.tolist() == expected_documents.tolist()
     assert shuffle_idx.tolist() == expected_samples.tolist()
     assert (doc_idx.dtype, shuffle_idx.dtype) == (np.int32, np.uint32)
@@ -131,9 +122,12 @@ def corpus(tmp_path: Path) -> tuple[list[Path], Path]:
 def test_facts(corpus: tuple[list[Path], Path]) -> None:
     _, folder = corpus
     assert json.loads((folder / "samples.json").read_text()) == {
+        "family": "gpt",
         "samples": 7,
         "sequence_length": 8,
         "seed": 1234,
+        "epochs": 1,
+        "documents": 5,
         "tokens_per_epoch": 60,
         "token_files": [
             {"name": "00", "documents": 2, "tokens": 30},
@@ -209,10 +203,10 @@ def test_other_token_files_are_refused(corpus: tuple[list[Path], Path], files: l
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sequence_length": 9}, "which give 6"),
-        ({"sequence_length": 0}, "which give 0"),
-        ({"samples": 8}, "8 samples of 8"),
-        ({"tokens_per_epoch": 61}, "in 61"),
+        ({"sequence_length": 9}, "has 8 tokens, not 9"),
+        ({"sequence_length": 0}, "7 samples of 0 tokens"),
+        ({"samples": 8}, r"shape \(8, 2\)"),
+        ({"documents": 6}, r"shape \(5,\)"),
         ({"samples": None}, "not the facts"),
     ],
 )
@@ -266,8 +260,108 @@ def test_entries_outside_the_tokens_are_refused(
     values = np.load(folder / f"{part}.npy")
     values[position] = value
     np.save(folder / f"{part}.npy", values)
-    with pytest.raises(DataeffError, match="points outside the tokens"):
+    with pytest.raises(DataeffError, match=r"points outside the tokens|has -?\d+ tokens, not 8"):
         Samples(folder, prefixes).read(np.arange(7))
+
+
+@given(shapes, st.integers(1, 4), st.one_of(st.none(), st.floats(0, 1)))
+@settings(max_examples=80, deadline=None)
+def test_several_epochs_are_megatrons(
+    shape: tuple[list[list[int]], int, int], epochs: int, last_epoch: float | None
+) -> None:
+    """The generator's use, restated: documents of all epochs (or of the last one apart), then samples likewise."""
+    sizes, length, seed = shape
+    flat = [size for file in sizes for size in file]
+    per_epoch = (sum(flat) - 1) // length
+    before = ((epochs - 1) * sum(flat) - 1) // length
+    wanted = None if last_epoch is None else before + round(last_epoch * per_epoch)
+    apart = epochs > 1 and wanted is not None and wanted - before < int(0.8 * per_epoch)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        prefixes = write_files(folder, number_tokens(sizes))
+        several = SamplesSpec(family="gpt", sequence_length=length, seed=seed, epochs=epochs)
+        build(several, prefixes, folder / "samples", wanted)
+        doc_idx, sample_idx, shuffle_idx = (
+            np.load(folder / "samples" / f"{part}_idx.npy") for part in ("doc", "sample", "shuffle")
+        )
+        assert len(Samples(folder / "samples", prefixes)) == len(shuffle_idx)
+    random = np.random.RandomState(seed)
+    groups = [epochs - 1, 1] if apart else [epochs]
+    documents = [np.tile(np.arange(len(flat), dtype=np.int32), group) for group in groups]
+    samples = [np.arange(before), np.arange(before, len(shuffle_idx))] if apart else [np.arange(len(shuffle_idx))]
+    samples = [part.astype(np.uint32) for part in samples]
+    for part in (*documents, *samples):
+        random.shuffle(part)
+    assert doc_idx.tolist() == np.concatenate(documents).tolist()
+    assert shuffle_idx.tolist() == np.concatenate(samples).tolist()
+    assert sample_idx[:, 0].max() < len(doc_idx)
+
+
+def test_a_run_must_end_in_its_last_epoch(tmp_path: Path) -> None:
+    prefixes = write_files(tmp_path, number_tokens([[30], [30]]))
+    with pytest.raises(DataeffError, match="train_samples 1 do not end in epoch 3"):
+        build(SamplesSpec(family="gpt", sequence_length=8, seed=1, epochs=3), prefixes, tmp_path / "samples", 1)
+
+
+def test_only_the_first_part_of_a_split_is_used(tmp_path: Path) -> None:
+    prefixes = write_files(tmp_path, number_tokens([[10] * 6, [10] * 4]))
+    split = Split(train=70, validation=20, test=10)
+    build(SamplesSpec(family="gpt", sequence_length=8, seed=1, split=split), prefixes, tmp_path / "samples")
+    read = Samples(tmp_path / "samples", prefixes).read(np.arange(8))
+    assert read.max() < 70
+
+
+def test_files_of_another_length_are_refused(corpus: tuple[list[Path], Path]) -> None:
+    prefixes, folder = corpus
+    files = {name: folder / f"{name}.npy" for name in ("doc_idx", "sample_idx", "shuffle_idx")}
+    adopt_windows(files, prefixes, 8, folder.parent / "mine")
+    mine, ours = Samples(folder.parent / "mine", prefixes), Samples(folder, prefixes)
+    assert (mine.read(np.arange(7)) == ours.read(np.arange(7))).all()
+    with pytest.raises(DataeffError, match="has 8 tokens, not 16; give the sequence length"):
+        adopt_windows(files, prefixes, 16, folder.parent / "other")
+    assert not (folder.parent / "other").exists()
+    with pytest.raises(DataeffError, match="shuffle_idx missing"):
+        adopt_windows({name: files[name] for name in ("doc_idx", "sample_idx")}, prefixes, 8, folder.parent / "other")
+
+
+def test_an_index_of_the_first_version_is_read(corpus: tuple[list[Path], Path]) -> None:
+    prefixes, folder = corpus
+    every = Samples(folder, prefixes).read(np.arange(7))
+    facts = json.loads((folder / "samples.json").read_text())
+    for added_since in ("family", "epochs", "documents"):
+        del facts[added_since]
+    (folder / "samples.json").write_text(json.dumps(facts))
+    sample_idx = np.load(folder / "sample_idx.npy")
+    np.save(folder / "sample_idx.npy", sample_idx.astype(np.int32))
+    assert (Samples(folder, prefixes).read(np.arange(7)) == every).all()
+
+
+def test_files_of_several_types_are_one_dataset(tmp_path: Path) -> None:
+    files = number_tokens([[10, 20], [], [7, 13], [0, 10]])
+    prefixes = []
+    for number, (documents, vocab_size) in enumerate(zip(files, (60_000, 60_000, 100_000, 60_000), strict=True)):
+        prefixes += write_files(tmp_path / str(number), [documents], vocab_size)
+    build(spec(8), prefixes, tmp_path / "samples")
+    samples = Samples(tmp_path / "samples", prefixes)
+    assert len({dataset.dtype for dataset in samples.datasets}) == 2
+    documents = [document for file in files for document in file]
+    epoch = [token for number in samples.doc_idx for token in documents[number]]
+    windows = [epoch[row * 8 : row * 8 + 9] for row in range(7)]
+    assert samples.read(np.arange(7)).tolist() == [windows[row] for row in samples.shuffle_idx]
+
+
+def test_megatron_is_not_told_of_a_file_that_is_gone(corpus: tuple[list[Path], Path]) -> None:
+    _, folder = corpus
+    (folder / "description.dsc").unlink()
+    with pytest.raises(DataeffError, match=r"description\.dsc: no such file; run `dataeff samples` again"):
+        megatron_arguments(folder)
+
+
+def test_what_megatron_is_told(corpus: tuple[list[Path], Path]) -> None:
+    _, folder = corpus
+    arguments = megatron_arguments(folder)
+    assert arguments[::2] == [f"--train-{part}-path" for part in ("desc", "doc-idx", "sample-idx", "shuffle-idx")]
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in arguments[1::2])
 
 
 def test_sample_numbers_grow_to_eight_bytes() -> None:

@@ -210,7 +210,7 @@ def test_a_misspelt_key_of_the_configuration(raw: dict[str, Any], message: str) 
         ("scales/smoke.yaml", "batch_size", "batchsize", "families.gpt"),
         ("scales/smoke.yaml", "warmup_tokens", "warm_up_tokens", "families.gpt.learning_rate"),
         ("corpora.yaml", "licence:", "license:", "sources.pubmed"),
-        ("corpora.yaml", "sha256: b227", "sha265: b227", "sources.pubmed.fetch"),
+        ("corpora.yaml", "sha256: b2c5", "sha265: b2c5", "sources.big_txt.fetch"),
         ("corpora.yaml", "max_bytes_per_source", "max_byte_per_source", "corpora.packages_small"),
         ("corpora.yaml", "vocab_size: 4096", "vocab: 4096", "tokenizers.bpe4k"),
         ("tasks.yaml", "choices: 4", "choises: 4", "tasks.last_word"),
@@ -242,7 +242,7 @@ def test_all_faults_are_told_at_once() -> None:
         (config(grid="cor"), "config: grid: unknown grid 'cor'; did you mean 'core'?"),
         (
             config(grids={"core": [{"family": "bart", "variants": ["ltd"]}]}),
-            "config: grids.core[0].family: unknown family 'bart'; known: gpt",
+            "config: grids.core[0].family: unknown family 'bart'; did you mean 'bert'?",
         ),
         (
             config(grids={"core": [{"family": "gpt", "variants": ["baseline", "compsed"]}]}),
@@ -256,7 +256,10 @@ def test_all_faults_are_told_at_once() -> None:
             own_scale(corpus="package_small"),
             "scales.mine.corpus: unknown corpus 'package_small'; did you mean 'packages_small'?",
         ),
-        (own_scale(tokenizer="bpe4"), "scales.mine.tokenizer: unknown tokenizer 'bpe4'; did you mean 'bpe4k'?"),
+        (
+            own_scale(families={"gpt": {"tokenizer": "bpe4"}}),
+            "scales.mine.families.gpt.tokenizer: unknown tokenizer 'bpe4'; did you mean 'bpe4k'?",
+        ),
         (
             own_scale(evaluation={"tasks": ["lastword"]}),
             "scales.mine.evaluation.tasks: unknown task 'lastword'; did you mean 'last_word'?",
@@ -301,12 +304,12 @@ def test_all_faults_are_told_at_once() -> None:
             "config: results: 'my results': a folder's path without spaces, braces or wildcards is needed",
         ),
         (
-            config(tokenizers={"own": {"kind": "wordpiece"}}),
-            "config: tokenizers.own.kind: unknown kind 'wordpiece'; known: bpe, gpt2",
+            config(tokenizers={"own": {"kind": "unigram"}}),
+            "config: tokenizers.own.kind: unknown kind 'unigram'; known: bert, bpe, gpt2, wordpiece",
         ),
         (
             config(tokenizers={"own": {"vocab_size": 400}}),
-            "config: tokenizers.own.kind: this key is missing; known: bpe, gpt2",
+            "config: tokenizers.own.kind: this key is missing; known: bert, bpe, gpt2, wordpiece",
         ),
         (
             config(tokenizers={"own": {"kind": "bpe", "vocab_size": 30}}),
@@ -368,7 +371,7 @@ def test_a_task_s_domain_must_be_in_the_corpus() -> None:
 
 def test_a_source_that_a_corpus_names_must_exist(tmp_path: Path) -> None:
     found = error_after_edit(tmp_path, "corpora.yaml", "sources: [pubmed,", "sources: [pubmd,")
-    assert found == "corpora.packages_small.sources: unknown source 'pubmd'; did you mean 'pubmed'?"
+    assert found == "corpora.packages_small.sources[0]: unknown source 'pubmd'; did you mean 'pubmed'?"
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_names_for_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = workflow.prepare(raw(tmp_path, hardware={"processes": 2}), ROOT, is_main_process=True)
-    assert workflow.data_item(study, "gpt-composed-50-s1234") == "gpt-256"
+    assert workflow.data_item(study, "gpt-composed-50-s1234") == "bpe4k/gpt-256"
     assert workflow.metrics_of(study, "gpt-composed-50-s1234") == ["vocab_rarity"]
     assert workflow.metrics_of(study, "gpt-cl_seqtru-100-s1234") == []
     assert workflow.shard_names(study) == ["00", "01"]

@@ -23,9 +23,9 @@ LARGE = (".bin", ".zst", ".safetensors")
 
 FOLDERS = {
     "tokens_train": ["tokenizer.json"],
-    "samples": ["samples.json", "doc_idx.npy", "sample_idx.npy", "shuffle_idx.npy"],
-    "analyze_metric": ["index.json", "value.npy", "order.npy"],
-    "plan": ["steps.parquet", "order.json", "plan.json"],
+    "samples": ["samples.json", "manifest.json"],
+    "analyze_reduce": ["index.json", "value.npy", "order.npy", "manifest.json"],
+    "plan": ["steps.parquet", "order.json", "counts.npy", "plan.json"],
     "pretrain": ["model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"],
     "evaluate_items": ["manifest.json"],
     "tables": ["quality.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"],
@@ -38,7 +38,9 @@ def outputs(stage: str, args: argparse.Namespace) -> list[Path]:
     if stage in FOLDERS:
         return [out / name for name in FOLDERS[stage]]
     if stage == "tokens_encode":
-        return [out.with_name(out.name + suffix) for suffix in (".bin", ".idx")]
+        return [out.with_name(out.name + suffix) for suffix in (".bin", ".idx", ".json")]
+    if stage == "analyze_map":
+        return [out / f"{args.part}{suffix}" for suffix in (".npy", ".json")]
     if stage in ("corpus_build", "evaluate_run"):
         spec = yaml.safe_load(args.spec.read_text())
         if stage == "evaluate_run":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -21,15 +22,18 @@ FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", 
 RUNS = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
 DROPPING = [run for run in RUNS if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
 SELECTING = [run for run in RUNS if run.split("-")[1] in ("cl_voc", "cl_seqtru_voc", "composed", "composed_flat_lr")]
-ANALYZE = "analyze vocab_rarity gpt-256"
+ITEM = "bpe4k/gpt-256"
+ANALYZE = {f"analyze vocab_rarity {ITEM}", *(f"analyze map vocab_rarity {ITEM} {part}" for part in (0, 1))}
+FREQUENCY = {f"analyze frequency {ITEM}", *(f"analyze map total_vocab_freq {ITEM} {part}" for part in (0, 1))}
+REDUCE = f"analyze vocab_rarity {ITEM}"
 CLOSING = {"tables core", "figures core", "report index"}
 TOKENS = {
-    "tokens train",
-    "tokens encode 00",
-    "tokens encode 01",
-    "samples gpt-256",
-    "analyze frequency gpt-256",
-    ANALYZE,
+    "tokens train bpe4k",
+    "tokens encode bpe4k 00",
+    "tokens encode bpe4k 01",
+    f"samples {ITEM}",
+    *FREQUENCY,
+    *ANALYZE,
 }
 ORDER = "evaluate items word_order"
 CORPUS = {"corpus build", "evaluate items last_word", ORDER} | TOKENS
@@ -227,14 +231,14 @@ def test_shared_data_is_made_again_when_something_needs_it(study: Checkout) -> N
         path.unlink()
     assert study.todo() == set()
     study.edit(VARIANTS, "cl_voc.curriculum.vocab_rarity.pacing.root", 3)
-    assert study.todo() == {ANALYZE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING
+    assert study.todo() == {REDUCE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING
 
 
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
         ("CorpusSpec", CORPUS | jobs("plan pretrain evaluate") | CLOSING),
-        ("AnalyzeSpec", {ANALYZE} | jobs("plan pretrain evaluate", SELECTING) | CLOSING),
+        ("AnalyzeSpec", ANALYZE | FREQUENCY | jobs("plan pretrain evaluate", SELECTING) | CLOSING),
         ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
         ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
         ("ItemsSpec", {"evaluate items last_word", ORDER} | jobs("evaluate") | CLOSING),
@@ -248,6 +252,7 @@ def test_a_stage_s_new_version_reruns_it_and_what_follows(study: Checkout, spec:
     shutil.copytree(ROOT / "src/dataeff", package, ignore=shutil.ignore_patterns("__pycache__"))
     path = package / "study/specs.py"
     head, body = path.read_text().split(f"class {spec}(Spec):\n", 1)
-    body = body.replace("    stage: ClassVar", "    version: int = 2\n    stage: ClassVar", 1)
-    path.write_text(f"{head}class {spec}(Spec):\n{body}")
+    stage, rest = body.split("\n\n\n", 1)
+    raised = re.sub(r"\n    version: int = \d+", "", stage).replace("    stage:", "    version: int = 9\n    stage:", 1)
+    path.write_text(f"{head}class {spec}(Spec):\n{raised}\n\n\n{rest}")
     assert study.todo(PYTHONPATH=str(package.parent)) == expected

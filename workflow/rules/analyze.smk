@@ -1,45 +1,96 @@
-rule analyze_frequency:
+from dataeff.study.types import FREQUENCY
+
+
+def frequency_of(wildcards):
+    """The counts that some metrics weigh tokens by."""
+    needed = study_of.weighs_by_frequency(wildcards.metric)
+    return expand(rules.analyze_frequency.output, item=wildcards.item) if needed else []
+
+
+def parts_of(metric):
+    """The values of all parts of the samples: as many parts as the corpus has shards."""
+    folder = f"{D}/{{item}}/map/{metric}"
+    return [
+        f"{folder}/{part}{suffix}"
+        for part in range(len(SHARDS))
+        for suffix in [".npy", ".json"]
+    ]
+
+
+rule analyze_map:
     input:
-        samples=rules.samples.output,
-        tokens=TOKEN_FILES,
-        tokenizer=rules.tokens_train.output,
+        spec=f"{D}/specs/{{item}}/analyze-{{metric}}.yaml",
+        samples=samples_of,
+        tokens=tokens_of,
+        tokenizer=tokenizer_files_of,
+        frequency=frequency_of,
     output:
-        f"{T}/{{item}}/analyze/frequency.npy",
+        multiext(f"{D}/{{item}}/map/{{metric}}/{{part}}", ".npy", ".json"),
     log:
-        f"{T}/{{item}}/logs/analyze_frequency.log",
+        f"{D}/{{item}}/logs/analyze_map-{{metric}}-{{part}}.log",
     benchmark:
-        f"{T}/{{item}}/benchmarks/analyze_frequency.tsv"
+        f"{D}/{{item}}/benchmarks/analyze_map-{{metric}}-{{part}}.tsv"
+    threads: 1
     resources:
         mem_mb=1500,
     params:
-        prefixes=TOKENS,
+        prefixes=prefixes_of,
+        tokenizer=tokenizer_of,
+        frequency=lambda wildcards, input: (
+            f"--frequency {input.frequency}" if input.frequency else ""
+        ),
+    message:
+        "analyze map {wildcards.metric} {wildcards.item} {wildcards.part}"
+    shell:
+        f"dataeff analyze_map --spec {{input.spec}} --samples {D}/{{wildcards.item}}/samples --tokens {{params.prefixes}}"
+        f" --tokenizer {{params.tokenizer}} --part {{wildcards.part}} --parts {len(SHARDS)} {{params.frequency}} --threads {{threads}}"
+        f" --out {D}/{{wildcards.item}}/map/{{wildcards.metric}} > {{log}} 2>&1"
+
+
+rule analyze_frequency:
+    input:
+        parts_of(FREQUENCY),
+    output:
+        f"{D}/{{item}}/analyze/frequency.npy",
+    log:
+        f"{D}/{{item}}/logs/analyze_frequency.log",
+    benchmark:
+        f"{D}/{{item}}/benchmarks/analyze_frequency.tsv"
+    resources:
+        mem_mb=500,
     message:
         "analyze frequency {wildcards.item}"
     shell:
-        f"dataeff analyze frequency --samples {T}/{{wildcards.item}}/samples --tokens {{params.prefixes}}"
-        f" --tokenizer {T}/tokenizer --out {{output}} > {{log}} 2>&1"
+        f"dataeff analyze_frequency --map {D}/{{wildcards.item}}/map/{FREQUENCY} --parts {len(SHARDS)} --out {{output}} > {{log}} 2>&1"
 
 
 rule analyze:
     input:
-        spec=f"{D}/specs/analyze-{study.scale.tokenizer}-{{item}}-{{metric}}.yaml",
-        samples=rules.samples.output,
-        tokens=TOKEN_FILES,
-        frequency=rules.analyze_frequency.output,
+        parts_of("{metric}"),
     output:
         multiext(
-            f"{T}/{{item}}/analyze/{{metric}}/", "index.json", "value.npy", "order.npy"
+            f"{D}/{{item}}/analyze/{{metric}}/",
+            "index.json",
+            "value.npy",
+            "order.npy",
+            "manifest.json",
         ),
     log:
-        f"{T}/{{item}}/logs/analyze-{{metric}}.log",
+        f"{D}/{{item}}/logs/analyze-{{metric}}.log",
     benchmark:
-        f"{T}/{{item}}/benchmarks/analyze-{{metric}}.tsv"
+        f"{D}/{{item}}/benchmarks/analyze-{{metric}}.tsv"
     resources:
-        mem_mb=1500,
-    params:
-        prefixes=TOKENS,
+        mem_mb=4000,
     message:
         "analyze {wildcards.metric} {wildcards.item}"
     shell:
-        f"dataeff analyze metric --spec {{input.spec}} --samples {T}/{{wildcards.item}}/samples --tokens {{params.prefixes}}"
-        f" --frequency {{input.frequency}} --out {T}/{{wildcards.item}}/analyze/{{wildcards.metric}} > {{log}} 2>&1"
+        f"dataeff analyze_reduce --map {D}/{{wildcards.item}}/map/{{wildcards.metric}} --parts {len(SHARDS)}"
+        f" --out {D}/{{wildcards.item}}/analyze/{{wildcards.metric}} > {{log}} 2>&1"
+
+
+rule analysis:
+    input:
+        lambda wildcards: study_of.indexes(study, rules.analyze.output),
+        card=rules.corpus.output.card,
+    message:
+        f"difficulty analysis of corpus {study.scale.corpus} for scale {study.scale_name}"

@@ -1,15 +1,59 @@
 """Which files a rule reads that depend on its run, grid or page; used by the rules, which hold no logic."""
 
 
+def item_of(wildcards):
+    """`bpe4k/gpt-256`: tokenizer, family and length; of the item itself, or of the run that uses it."""
+    if hasattr(wildcards, "run"):
+        return study_of.data_item(study, wildcards.run)
+    return wildcards.item
+
+
+def tokenizer_of(wildcards):
+    """The tokenizer's folder."""
+    return f"{D}/{Path(item_of(wildcards)).parts[0]}/tokenizer"
+
+
+def tokenizer_files_of(wildcards):
+    return f"{tokenizer_of(wildcards)}/tokenizer.json"
+
+
+def tokenizer_source_of(wildcards):
+    """A published vocabulary, or the text to train on."""
+    name = wildcards.tokenizer
+    if name in study_of.fetched_tokenizers(study):
+        return f"{R}/data/sources/tokenizer_{name}.json"
+    return expand(f"{D}/shards/{{shard}}.jsonl.zst", shard=SHARDS)
+
+
+def prefixes_of(wildcards):
+    """The token files, less their suffix."""
+    tokenizer = Path(item_of(wildcards)).parts[0]
+    return expand(f"{D}/{tokenizer}/tokens/{{shard}}", shard=SHARDS)
+
+
+def tokens_of(wildcards):
+    return expand(
+        "{prefix}{suffix}", prefix=prefixes_of(wildcards), suffix=[".bin", ".idx"]
+    )
+
+
+def token_facts_of(grid):
+    """The facts of the token files that a grid's runs train on."""
+    tokenizers = study_of.tokenizers_of(study, grid)
+    return expand(
+        f"{D}/{{tokenizer}}/tokens/{{shard}}.json", tokenizer=tokenizers, shard=SHARDS
+    )
+
+
 def samples_of(wildcards):
-    return expand(rules.samples.output, item=study_of.data_item(study, wildcards.run))
+    return expand(rules.samples.output, item=item_of(wildcards))
 
 
 def indexes_of(wildcards):
     """The files of the difficulty index of every metric that the run selects by."""
     return expand(
         rules.analyze.output,
-        item=study_of.data_item(study, wildcards.run),
+        item=item_of(wildcards),
         metric=study_of.metrics_of(study, wildcards.run),
     )
 

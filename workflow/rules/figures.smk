@@ -22,4 +22,4 @@ rule figures:
     message:
         "figures {wildcards.grid}"
     shell:
-        f"dataeff figures --spec {{input.spec}} --results {S} --data {T} --out {S}/figures/{{wildcards.grid}} > {{log}} 2>&1"
+        f"dataeff figures --spec {{input.spec}} --results {S} --data {D} --out {S}/figures/{{wildcards.grid}} > {{log}} 2>&1"

@@ -4,7 +4,13 @@ rule plan:
         samples=samples_of,
         indexes=indexes_of,
     output:
-        multiext(f"{S}/plan/{{run}}/", "steps.parquet", "order.json", "plan.json"),
+        multiext(
+            f"{S}/plan/{{run}}/",
+            "steps.parquet",
+            "order.json",
+            "counts.npy",
+            "plan.json",
+        ),
     log:
         f"{S}/logs/plan/{{run}}.log",
     benchmark:

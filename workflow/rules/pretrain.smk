@@ -3,8 +3,10 @@ rule pretrain:
         spec=f"{S}/specs/pretrain/{{run}}.yaml",
         plan=rules.plan.output,
         samples=samples_of,
-        tokens=TOKEN_FILES,
-        tokenizer=rules.tokens_train.output,
+        # A plan that selects by one metric refers to the order in its index.
+        indexes=indexes_of,
+        tokens=tokens_of,
+        tokenizer=tokenizer_files_of,
         heldout=rules.corpus.output.heldout,
     output:
         multiext(
@@ -25,11 +27,12 @@ rule pretrain:
         runtime=study.hardware.minutes,
     params:
         samples=lambda wildcards: folders(samples_of(wildcards)),
-        prefixes=TOKENS,
+        prefixes=prefixes_of,
+        tokenizer=tokenizer_of,
     message:
         "pretrain {wildcards.run}"
     shell:
         f"dataeff pretrain --spec {{input.spec}} --plan {S}/plan/{{wildcards.run}} --samples {{params.samples}}"
-        f" --tokens {{params.prefixes}} --tokenizer {T}/tokenizer --heldout {D}/heldout"
+        f" --tokens {{params.prefixes}} --tokenizer {{params.tokenizer}} --heldout {D}/heldout"
         f" --state {S}/state/{{wildcards.run}} --out {S}/pretrain/{{wildcards.run}}"
         f" {study_of.hardware_options(study)} > {{log}} 2>&1"

@@ -2,6 +2,7 @@ rule report:
     input:
         spec=lambda wildcards: f"{S}/specs/grid/{grid_of(wildcards)}.yaml",
         corpus=rules.corpus.output.card,
+        tokens=lambda wildcards: token_facts_of(grid_of(wildcards)),
         tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}/quality.csv",
         # What changes a figure changes the results too; a folder that is only touched must not make the page anew.
         figures=lambda wildcards: ancient(f"{S}/figures/{grid_of(wildcards)}"),
@@ -23,5 +24,5 @@ rule report:
     message:
         "report {wildcards.page}"
     shell:
-        f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}}"
+        f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}} --tokens {{input.tokens}}"
         " --tables {params.tables} --figures {input.figures} --out {output} > {log} 2>&1"

@@ -1,23 +1,20 @@
 rule tokens_train:
     input:
-        spec=f"{D}/specs/tokens-{study.scale.tokenizer}.yaml",
-        source=(
-            f"{R}/data/sources/tokenizer_{study.scale.tokenizer}.json"
-            if study_of.fetches_tokenizer(study)
-            else rules.corpus.output.shards
-        ),
+        spec=f"{D}/specs/tokens-{{tokenizer}}.yaml",
+        source=tokenizer_source_of,
     output:
-        f"{T}/tokenizer/tokenizer.json",
+        f"{D}/{{tokenizer}}/tokenizer/tokenizer.json",
     log:
-        f"{T}/logs/tokens_train.log",
+        f"{D}/{{tokenizer}}/logs/tokens_train.log",
     benchmark:
-        f"{T}/benchmarks/tokens_train.tsv"
+        f"{D}/{{tokenizer}}/benchmarks/tokens_train.tsv"
     resources:
         mem_mb=2500,
     message:
-        "tokens train"
+        "tokens train {wildcards.tokenizer}"
     shell:
-        f"dataeff tokens train --spec {{input.spec}} --source {{input.source}} --out {T}/tokenizer > {{log}} 2>&1"
+        "dataeff tokens train --spec {input.spec} --source {input.source}"
+        f" --out {D}/{{wildcards.tokenizer}}/tokenizer > {{log}} 2>&1"
 
 
 rule tokens:
@@ -25,15 +22,16 @@ rule tokens:
         tokenizer=rules.tokens_train.output,
         shard=f"{D}/shards/{{shard}}.jsonl.zst",
     output:
-        multiext(f"{T}/tokens/{{shard}}", ".bin", ".idx"),
+        multiext(f"{D}/{{tokenizer}}/tokens/{{shard}}", ".bin", ".idx", ".json"),
     log:
-        f"{T}/logs/tokens-{{shard}}.log",
+        f"{D}/{{tokenizer}}/logs/tokens-{{shard}}.log",
     benchmark:
-        f"{T}/benchmarks/tokens-{{shard}}.tsv"
+        f"{D}/{{tokenizer}}/benchmarks/tokens-{{shard}}.tsv"
+    threads: 2
     resources:
         mem_mb=1500,
     message:
-        "tokens encode {wildcards.shard}"
+        "tokens encode {wildcards.tokenizer} {wildcards.shard}"
     shell:
-        f"dataeff tokens encode --shard {{input.shard}} --tokenizer {T}/tokenizer"
-        f" --out {T}/tokens/{{wildcards.shard}} > {{log}} 2>&1"
+        f"dataeff tokens encode --shard {{input.shard}} --tokenizer {D}/{{wildcards.tokenizer}}/tokenizer --processes {{threads}}"
+        f" --out {D}/{{wildcards.tokenizer}}/tokens/{{wildcards.shard}} > {{log}} 2>&1"

@@ -20,9 +20,9 @@ CAPTIONS = "captions.json"
 
 
 def build(spec: GridSpec, results: Path, data: Path, out: Path) -> None:
-    """Writes the folder `out`, whole, from `results` (results/{scale}) and `data` (results/data/{corpus}/{tokenizer}).
+    """Writes the folder `out`, whole, from `results` (results/{scale}) and `data` (results/data/{corpus}).
 
-    The difficulty indexes are looked for in `data`/{family}-{sequence length}/analyze/{metric}.
+    The difficulty indexes are looked for in `data`/{tokenizer}/{family}-{sequence length}/analyze/{metric}.
     """
     from matplotlib import pyplot as plt
 

@@ -21,7 +21,11 @@ BINS = 80
 def selection_indexes(spec: GridSpec, data: Path) -> dict[tuple[str, str], Path]:
     """Family and metric -> the folder of its difficulty index, for every metric that some variant selects by."""
     return {
-        (family, metric): data / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
+        (family, metric): data
+        / spec.tokenizers[family]
+        / f"{family}-{spec.models[family].sequence_length}"
+        / "analyze"
+        / metric
         for family, variants in spec.variants.items()
         for metric in dict.fromkeys(name for variant in variants.values() for name in variant.selections)
     }

@@ -27,7 +27,7 @@ def owned(path: Path, *, wait_seconds: float = WAIT_SECONDS, poll_seconds: float
     deadline = time.monotonic() + wait_seconds
     told = False
     while (descriptor := _try(path)) is None:
-        if not told:
+        if not told and wait_seconds > 0:
             print(f"{path}: in use by {_holder(path)}; waiting for it up to {wait_seconds:.0f} s", flush=True)
             told = True
         if time.monotonic() >= deadline:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataeff.corpus.readers import find_reader
+from dataeff.corpus.selection import read_sources, shard_names
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.study.load import Study, check_paths
 from dataeff.study.specs import plan_spec
-from dataeff.study.types import LENGTH_METRIC
+from dataeff.study.types import LENGTH_METRIC, Run
 
-SELECT_METRICS = {"gpt": ["vocab_rarity"]}
+_OF_ANY_SAMPLE = ["vocab_rarity", "compression_ratio", "mtld", "flesch"]
+SELECT_METRICS = {"gpt": _OF_ANY_SAMPLE, "bert": [LENGTH_METRIC, "seqlen_vocab_rarity", *_OF_ANY_SAMPLE]}
 """Difficulty metrics with an analysis, per family; analyze/metrics.py computes them (a test holds the two together)."""
 
 
 _STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report"
-_STEPS = "corpus_fetch tokens_train analyze_frequency evaluate_items"
+_STEPS = (
+    "corpus_fetch corpus_fetch_shard corpus_shard tokens_train analyze_map analyze_frequency analysis evaluate_items"
+)
 RESERVED = frozenset(f"all index {_STAGES} {_STEPS}".split())
 """Grids are targets beside the rules, and pages of the report."""
 
@@ -26,12 +30,19 @@ def check_study(study: Study) -> None:
             raise DataeffError(
                 f"config: grids.{grid}: '{grid}' is the name of a stage or rule; give the grid another name"
             )
+    read_sources(study.scale.corpus, study.corpus, study.sources)
+    shard_names(study.corpus, study.sources)
     for name, source in study.sources.items():
         find_reader(source.reader, f"sources.{name}.reader")
     for run in study.runs:
         _check_metrics(study, run.family, run.variant)
-    for run in study.runs:
-        _check_plan(study, run.name)
+    for family, scale in study.scale.families.items():
+        for metric in scale.metrics:
+            if metric not in SELECT_METRICS[family]:
+                where = f"scales.{study.scale_name}.families.{family}.metrics"
+                raise unknown_name("metric", metric, SELECT_METRICS[family], where)
+    for run in study.grids[study.grid]:
+        _check_plan(study, run)
     for name in study.scale.evaluation.tasks:
         task = study.tasks[name]
         known = {source.domain for source in study.sources.values()}
@@ -53,16 +64,32 @@ def _check_metrics(study: Study, family: str, name: str) -> None:
             )
 
 
-def _check_plan(study: Study, run_name: str) -> None:
+def unrunnable_grids(study: Study) -> dict[str, str]:
+    """Grids beside the default one that this scale is too small for, and why: refused only when they are asked for."""
+    faults: dict[str, str] = {}
+    for grid, runs in study.grids.items():
+        if grid == study.grid:
+            continue
+        try:
+            for run in runs:
+                _check_plan(study, run)
+        except DataeffError as error:
+            faults[grid] = str(error)
+    return faults
+
+
+def _check_plan(study: Study, run: Run) -> None:
     """Everything about a run's plan that needs no data."""
     from dataeff.plan import nominal_steps, schedules
 
-    run = study.find_run(run_name)
     spec = plan_spec(study, run)
     nominal_steps(spec)
     schedules(spec)
-    if spec.learning_rate.warmup_tokens >= spec.train_tokens:
+    rate = spec.learning_rate
+    warmup = rate.warmup_tokens + rate.warmup_steps * spec.batch_size * spec.sequence_length
+    if warmup >= spec.train_tokens:
+        key = "warmup_steps" if rate.warmup_steps else "warmup_tokens"
         raise DataeffError(
-            f"{run_name}: learning_rate.warmup_tokens is {spec.learning_rate.warmup_tokens}, the run has only "
-            f"{spec.train_tokens} tokens; lower the warm-up or raise train_tokens"
+            f"{run.name}: learning_rate.{key} is {getattr(rate, key)}, the run has only {spec.train_tokens} tokens; "
+            f"lower the warm-up or raise train_tokens"
         )

@@ -56,6 +56,7 @@ class Study(Frozen):
     scale: Scale
     grid: str
     grids: dict[str, list[Run]]
+    unrunnable: dict[str, str] = Field(description="grids that this scale is too small for, and why")
     results: str
     cache: str | None
     hardware: Hardware
@@ -80,6 +81,20 @@ class Study(Frozen):
 
     def variant(self, run: Run) -> Variant:
         return self.variants[run.family][run.variant]
+
+    @property
+    def data_items(self) -> dict[str, FamilyName]:
+        """`bpe4k/gpt-256`: what samples and difficulty depend on beside the corpus; and its family."""
+        return {self.data_item(family): family for family in self.scale.families}
+
+    def data_item(self, family: FamilyName) -> str:
+        part = self.scale.families[family]
+        return f"{part.tokenizer}/{family}-{part.model.sequence_length}"
+
+    def metrics(self, family: FamilyName) -> list[str]:
+        """The difficulty metrics of a family that runs select by or that the scale asks for, each once."""
+        selected = [metric for run in self.runs if run.family == family for metric in self.variant(run).selections]
+        return list(dict.fromkeys([*selected, *self.scale.families[family].metrics]))
 
     def find_run(self, name: str) -> Run:
         for run in self.runs:
@@ -215,13 +230,21 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     tokenizers = {**corpora.tokenizers, **config.tokenizers}
     all_tasks = {**tasks.tasks, **config.tasks}
 
+    from dataeff.corpus.selection import needed_sources
+
     at = f"scales.{config.scale}"
     corpus = _entry(all_corpora, "corpus", scale.corpus, f"{at}.corpus")
-    used_sources = {name: _entry(sources, "source", name, f"corpora.{scale.corpus}.sources") for name in corpus.sources}
-    tokenizer = _entry(tokenizers, "tokenizer", scale.tokenizer, f"{at}.tokenizer")
+    used_sources = {name: sources[name] for name in needed_sources(scale.corpus, corpus, sources)}
+    used_tokenizers = {
+        part.tokenizer: _entry(tokenizers, "tokenizer", part.tokenizer, f"{at}.families.{family}.tokenizer")
+        for family, part in scale.families.items()
+    }
     used_tasks = {name: _entry(all_tasks, "task", name, f"{at}.evaluation.tasks") for name in scale.evaluation.tasks}
 
-    grids = {name: _expand(entries, config, scale, variants, name) for name, entries in _grids(config).items()}
+    grids: dict[str, list[Run]] = {}
+    named: dict[str, Run] = {}
+    for name, entries in _grids(config).items():
+        grids[name] = _expand(entries, config, scale, variants, name, named)
     hardware = validate(Hardware, {**scale.hardware.model_dump(), **config.hardware}, "config", inside="hardware")
     fields: dict[str, Any] = {
         "scale_name": config.scale,
@@ -242,15 +265,17 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
         },
         "sources": used_sources,
         "corpora": {scale.corpus: corpus},
-        "tokenizers": {scale.tokenizer: tokenizer},
+        "tokenizers": used_tokenizers,
         "tasks": used_tasks,
     }
-    study = Study(**fields, config_digest="")
-    study = study.model_copy(update={"config_digest": _digest(study.model_dump(mode="json"))})
-    from dataeff.study.checks import check_study
+    from dataeff.study.checks import check_study, unrunnable_grids
 
+    study = Study(**fields, unrunnable={}, config_digest="")
     check_study(study)
-    return study
+    faults = unrunnable_grids(study)
+    runnable = {name: runs for name, runs in study.grids.items() if name not in faults}
+    study = study.model_copy(update={"grids": runnable, "unrunnable": faults})
+    return study.model_copy(update={"config_digest": _digest(study.model_dump(mode="json"))})
 
 
 def _known(table: Mapping[str, Any], kind: str, name: str) -> str:
@@ -284,9 +309,14 @@ def _load_variants(folder: Path, config: Config) -> dict[str, dict[str, Variant]
 
 
 def _expand(
-    entries: Any, config: Config, scale: Scale, variants: dict[str, dict[str, Variant]], grid: str
+    entries: Any,
+    config: Config,
+    scale: Scale,
+    variants: dict[str, dict[str, Variant]],
+    grid: str,
+    named: dict[str, Run],
 ) -> list[Run]:
-    """The runs of a grid, in the order written, each once."""
+    """The runs of a grid, in the order written, each once; `named` are those of all grids so far."""
     runs: dict[str, Run] = {}
     for number, entry in enumerate(entries):
         at = f"config: grids.{grid}[{number}]"
@@ -295,7 +325,8 @@ def _expand(
         for data, variant, seed in product(entry.data, entry.variants, config.seeds):
             _entry(variants[entry.family], "variant", variant, f"{at}.variants")
             run = Run(family=entry.family, variant=variant, data=data, seed=seed)
-            other = runs.setdefault(run.name, run)
+            runs[run.name] = run
+            other = named.setdefault(run.name, run)
             if other != run:
                 raise DataeffError(
                     f"{at}: data fractions {other.data} and {run.data} share the name '{run.name}'; "

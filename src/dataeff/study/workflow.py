@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from dataeff.corpus import selection
 from dataeff.errors import DataeffError
 from dataeff.files import read_yaml, write_if_changed
 from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import all_specs, check_specs, write_specs
-from dataeff.study.types import Gpt2Tokenizer, Run
+from dataeff.study.types import BertTokenizer, Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
 LAUNCHED = "DATAEFF_LAUNCHED"
@@ -91,10 +92,14 @@ def end(study: Study) -> None:
         print_summary(study)
 
 
+def refuse(study: Study, grid: str) -> list[str]:
+    """Ends Snakemake where a grid is asked for that this scale cannot run."""
+    sys.exit(f"dataeff: error: grid {grid} cannot be run at scale {study.scale_name}: {study.unrunnable[grid]}")
+
+
 def data_item(study: Study, run_name: str) -> str:
-    """`gpt-256`: the family and sequence length whose samples and analysis a run uses."""
-    run = study.find_run(run_name)
-    return f"{run.family}-{study.family(run).model.sequence_length}"
+    """`bpe4k/gpt-256`: the tokenizer, family and sequence length whose samples and analysis a run uses."""
+    return study.data_item(study.find_run(run_name).family)
 
 
 def metrics_of(study: Study, run_name: str) -> list[str]:
@@ -102,17 +107,41 @@ def metrics_of(study: Study, run_name: str) -> list[str]:
     return list(study.variant(study.find_run(run_name)).selections)
 
 
+def indexes(study: Study, files: Sequence[str]) -> list[str]:
+    """`files`, with wildcards item and metric, of every metric of every family of the scale."""
+    return [
+        str(file).format(item=item, metric=metric)
+        for item, family in study.data_items.items()
+        for metric in study.metrics(family)
+        for file in files
+    ]
+
+
+def weighs_by_frequency(metric: str) -> bool:
+    """Whether a metric's map reads the token frequencies."""
+    return metric.endswith("vocab_rarity")
+
+
+def tokenizers_of(study: Study, grid: str) -> list[str]:
+    return list(dict.fromkeys(study.family(run).tokenizer for run in study.grids[grid]))
+
+
 def names(runs: list[Run]) -> list[str]:
     return [run.name for run in runs]
 
 
 def shard_names(study: Study) -> list[str]:
-    return [f"{number:02d}" for number in range(study.corpus.shards)]
+    return selection.shard_names(study.corpus, study.sources)
 
 
-def fetches_tokenizer(study: Study) -> bool:
-    """Whether the tokenizer is a published vocabulary, rather than trained on the corpus."""
-    return isinstance(study.tokenizers[study.scale.tokenizer], Gpt2Tokenizer)
+def read_sources(study: Study) -> list[str]:
+    """The sources whose files are fetched for the corpus."""
+    return selection.read_sources(study.scale.corpus, study.corpus, study.sources)
+
+
+def fetched_tokenizers(study: Study) -> list[str]:
+    """The tokenizers that are a published vocabulary, rather than trained on the corpus."""
+    return [name for name, kind in study.tokenizers.items() if isinstance(kind, Gpt2Tokenizer | BertTokenizer)]
 
 
 def hardware_options(study: Study) -> str:
