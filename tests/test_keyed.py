@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataeff import keyed
@@ -37,6 +37,7 @@ def test_words_are_splitmix64(seed: int, published: list[int]) -> None:
 
 
 @given(WORDS, st.integers(0, 2**40), st.integers(1, 2**64 - 1))
+@settings(deadline=None)
 def test_below_is_the_high_half_of_the_product(key: int, number: int, size: int) -> None:
     """In whole numbers of any length; redrawn while the low half lies below 2**64 mod size."""
     drawn = word(key, number)
@@ -52,6 +53,7 @@ def test_below_favours_no_number_of_a_range_that_does_not_divide_the_words() -> 
 
 
 @given(st.integers(1, 5000), WORDS)
+@settings(deadline=None)
 def test_permute_is_a_permutation(size: int, key: int) -> None:
     image = keyed.permute(np.arange(size), size, key)
     assert sorted(image.tolist()) == list(range(size))

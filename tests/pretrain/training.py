@@ -51,15 +51,35 @@ SHORT_PACINGS = {
     "cl_voc": {"curriculum": {"vocab_rarity": {"pacing": {"start": 20}}}},
     "ltd": {"token_drop": {"pacing": {"start": "1/4", "multiple_of": 8}}},
 }
-_PRELOADED = ["dataeff.cli", "dataeff.pretrain.loop", "deepspeed", "pandas", "transformers.models.gpt2.modeling_gpt2"]
+BERT_PACINGS = {"cl_voc": {"curriculum": {"vocab_rarity": {"pacing": {"start": 20}}}}}
+FAMILIES = ("gpt", "bert")
+VARIANTS = {"gpt": ["baseline", "cl_seqres", "ltd", "composed"], "bert": ["baseline", "cl_voc", "composed"]}
+TOKENIZERS = {
+    "gpt": ("bpe320", {"kind": "bpe", "vocab_size": 320}),
+    "bert": ("pieces320", {"kind": "wordpiece", "vocab_size": 320}),
+}
+_PRELOADED = [
+    "dataeff.cli",
+    "dataeff.pretrain.loop",
+    "dataeff.families.bert_network",
+    "deepspeed",
+    "pandas",
+    "transformers.models.gpt2.modeling_gpt2",
+]
 _ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e-3) -> Study:
-    """16 nominal steps of 8 x 64 of a GPT-2 of 4 layers x 32 on made-up text, at a scale whose name is free."""
+    """16 nominal steps of 8 x 64 of a GPT-2 and a BERT of 4 layers x 32 on made-up text; the scale's name is free."""
     model = {"layers": 4, "hidden": 32, "heads": 2, "sequence_length": 64, "dropout": dropout}
     rate = {"peak": peak, "minimum": 5e-5, "warmup_tokens": 1024}
-    family = {"model": model, "train_tokens": STEPS * 8 * 64, "batch_size": 8, "learning_rate": rate, "max_epochs": 8}
+    family = {
+        "model": model,
+        "train_tokens": STEPS * 8 * 64,
+        "batch_size": 8,
+        "learning_rate": rate,
+        "max_epochs": 8,
+    }
     evaluation = {"tasks": [], "shots": [0], "items": 1, "heldout_bytes_per_domain": 1000}
     raw = config(
         scale=scale,
@@ -68,30 +88,30 @@ def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e
             scale: {
                 "about": "a test's",
                 "corpus": "made_up",
-                "tokenizer": "bpe320",
-                "families": {"gpt": family},
+                "families": {name: {"tokenizer": TOKENIZERS[name][0], **family} for name in FAMILIES},
                 "evaluation": evaluation,
             }
         },
         sources={"made_up": path_source(folder / "text")},
         corpora={"made_up": {"about": "made up", "sources": ["made_up"], "shards": 2}},
-        tokenizers={"bpe320": {"kind": "bpe", "vocab_size": 320}},
-        variants={"gpt": SHORT_PACINGS},
-        grids={"core": [{"family": "gpt", "variants": ["baseline", "cl_seqres", "ltd", "composed"]}]},
+        tokenizers=dict(TOKENIZERS.values()),
+        variants={"gpt": SHORT_PACINGS, "bert": BERT_PACINGS},
+        grids={"core": [{"family": name, "variants": VARIANTS[name]} for name in FAMILIES]},
     )
     return load(raw)
 
 
 def write_text(folder: Path) -> None:
-    """60 documents of about 900 characters over 200 made-up words, the common ones far more often."""
+    """60 documents of about 900 characters in 6 to 14 sentences over 200 made-up words, common ones far more often."""
     random = np.random.default_rng(0)
     syllables = ["ba", "ke", "ti", "lo", "mu", "ran", "sel", "dor", "vin", "ast"]
     words = ["".join(random.choice(syllables, size=random.integers(1, 4))) for _ in range(200)]
     shares = 1 / np.arange(1, 201)
     folder.mkdir()
     for number in range(60):
-        chosen = random.choice(words, size=170, p=shares / shares.sum())
-        (folder / f"{number:02d}.txt").write_text(" ".join(chosen) + ".\n")
+        ends = np.cumsum(random.integers(6, 30, size=14))
+        sentences = np.split(random.choice(words, size=170, p=shares / shares.sum()), ends[ends < 170])
+        (folder / f"{number:02d}.txt").write_text(" ".join(f"{' '.join(part).capitalize()}." for part in sentences))
 
 
 @dataclass(frozen=True)
@@ -105,17 +125,14 @@ class Material:
     def data(self) -> Path:
         return self.folder / "results/data/made_up"
 
-    @property
-    def tokenized(self) -> Path:
-        return self.data / "bpe320"
+    def tokenized(self, family: str) -> Path:
+        return self.data / TOKENIZERS[family][0]
 
-    @property
-    def samples(self) -> Path:
-        return self.tokenized / "gpt-64/samples"
+    def item(self, family: str) -> Path:
+        return self.tokenized(family) / f"{family}-64"
 
-    @property
-    def token_files(self) -> list[Path]:
-        return [self.tokenized / "tokens" / shard for shard in ("00", "01")]
+    def token_files(self, family: str) -> list[Path]:
+        return [self.tokenized(family) / "tokens" / shard for shard in ("00", "01")]
 
     @property
     def scale(self) -> Path:
@@ -127,28 +144,34 @@ class Material:
         manifest = specs / "sources/made_up.json"
         fetch(read_spec(specs / "sources/specs/made_up.yaml", FetchSpec), self.folder / "cache", manifest)
         build_corpus(read_spec(self.data / "specs/corpus.yaml", CorpusSpec), [manifest], self.data)
-        shards = [self.data / f"shards/{path.name}.jsonl.zst" for path in self.token_files]
-        train(read_spec(self.data / "specs/tokens-bpe320.yaml", TokensSpec), shards, self.tokenized / "tokenizer")
-        for shard, prefix in zip(shards, self.token_files, strict=True):
-            encode(shard, self.tokenized / "tokenizer", prefix)
-        samples = read_spec(self.data / "specs/samples-bpe320-gpt-64.yaml", SamplesSpec)
-        build_samples(samples, self.token_files, self.samples)
-        analysis = self.tokenized / "gpt-64/analyze"
-        frequency = analysis / "frequency.npy"
-        difficulty.frequency(self.samples, self.token_files, self.tokenized / "tokenizer", frequency)
-        spec = read_spec(self.data / "specs/analyze-bpe320-gpt-64-vocab_rarity.yaml", AnalyzeSpec)
-        difficulty.analyze(spec, self.samples, self.token_files, frequency, analysis / "vocab_rarity")
+        for family in FAMILIES:
+            self._make_samples(family)
+
+    def _make_samples(self, family: str) -> None:
+        name, tokenizer, tokens = TOKENIZERS[family][0], self.tokenized(family) / "tokenizer", self.token_files(family)
+        shards = [self.data / f"shards/{path.name}.jsonl.zst" for path in tokens]
+        train(read_spec(self.data / f"specs/tokens-{name}.yaml", TokensSpec), shards, tokenizer)
+        for shard, prefix in zip(shards, tokens, strict=True):
+            encode(shard, tokenizer, prefix)
+        item = self.item(family)
+        specs = self.data / "specs" / name / item.name
+        samples = item / "samples"
+        build_samples(read_spec(specs / "samples.yaml", SamplesSpec), tokens, samples)
+        frequency = item / "analyze/frequency.npy"
+        difficulty.frequency(samples, tokens, tokenizer, frequency)
+        spec = read_spec(specs / "analyze-vocab_rarity.yaml", AnalyzeSpec)
+        difficulty.analyze(spec, samples, tokens, frequency, item / "analyze/vocab_rarity", tokenizer=tokenizer)
 
     def make_plans(self) -> None:
         write_specs(self.study, self.folder / "results")
         for run in self.study.runs:
             spec = read_spec(self.scale / f"specs/plan/{run.name}.yaml", PlanSpec)
-            metrics = self.study.variant(run).selections
-            indexes = {metric: self.tokenized / "gpt-64/analyze" / metric for metric in metrics}
-            plan.run(spec, self.samples, indexes, self.scale / "plan" / run.name)
+            item = self.item(run.family)
+            indexes = {metric: item / "analyze" / metric for metric in self.study.variant(run).selections}
+            plan.run(spec, item / "samples", indexes, self.scale / "plan" / run.name)
 
-    def training(self, variant: str, place: Path, **hardware: int) -> Training:
-        return Training(self, f"gpt-{variant}-100-s1234", place, hardware)
+    def training(self, variant: str, place: Path, family: str = "gpt", **hardware: int) -> Training:
+        return Training(self, family, f"{family}-{variant}-100-s1234", place, hardware)
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,7 @@ class Training:
     """One run at one place: started, killed, started again."""
 
     material: Material
+    family: str
     name: str
     place: Path
     hardware: dict[str, int]
@@ -178,8 +202,8 @@ class Training:
         files: dict[str, Path] = {
             "spec": material.scale / f"specs/pretrain/{self.name}.yaml",
             "plan": material.scale / "plan" / self.name,
-            "samples": material.samples,
-            "tokenizer": material.tokenized / "tokenizer",
+            "samples": material.item(self.family) / "samples",
+            "tokenizer": material.tokenized(self.family) / "tokenizer",
             "heldout": material.data / "heldout",
             "state": self.state,
             "out": self.out,
@@ -187,7 +211,7 @@ class Training:
         hardware = {"checkpoint_every": CHECKPOINT_EVERY, "heldout_points": 2, **self.hardware}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
         options += [word for name, value in hardware.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        return ["pretrain", *options, "--tokens", *map(str, material.token_files)]
+        return ["pretrain", *options, "--tokens", *map(str, material.token_files(self.family))]
 
     def start(self) -> BaseProcess:
         self.place.mkdir(parents=True, exist_ok=True)

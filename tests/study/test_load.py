@@ -371,7 +371,7 @@ def test_a_task_s_domain_must_be_in_the_corpus() -> None:
 
 def test_a_source_that_a_corpus_names_must_exist(tmp_path: Path) -> None:
     found = error_after_edit(tmp_path, "corpora.yaml", "sources: [pubmed,", "sources: [pubmd,")
-    assert found == "corpora.packages_small.sources[0]: unknown source 'pubmd'; did you mean 'pubmed'?"
+    assert found == "corpora.packages_small.sources: unknown source 'pubmd'; did you mean 'pubmed'?"
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -18,9 +18,16 @@ DATA = {
     "tokens_train": 1,
     "tokens": 2,
     "samples": 1,
+    "analyze_map": 4,
     "analyze_frequency": 1,
     "analyze": 1,
     "evaluate_items": 2,
+}
+PACKAGES = {"corpus_fetch": 14, "tokens": 8, "analyze_map": 16}
+PILE = {
+    "corpus_fetch": 2,  # GPT-2's vocabulary and the held-out file
+    **dict.fromkeys(("corpus_fetch_shard", "corpus_shard", "tokens"), 30),
+    "analyze_map": 60,
 }
 CLOSING = {"tables": 1, "figures": 1, "report": 1, "all": 1}
 
@@ -32,7 +39,8 @@ def runs(number: int) -> dict[str, int]:
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
     said = checkout.dry_run("--config", f"scale={scale}")
-    assert checkout.counts(said) == Counter({**DATA, **runs(11), **CLOSING})
+    own = {"tiny": {}, "smoke": {}, "one_gpu": PACKAGES}.get(scale, PILE)
+    assert checkout.counts(said) == Counter({**DATA, **own, **runs(11), **CLOSING})
     expected = {path.name for path in checkout.folder.iterdir()}
     assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
 
@@ -58,7 +66,7 @@ def test_the_results_setting_moves_every_output(checkout: Checkout, tmp_path: Pa
 
 def test_each_spec_is_an_input_of_one_job_kind(finished: Checkout) -> None:
     """A spec that no rule reads would make an edit of its slice rerun nothing."""
-    said = finished.dry_run("--forceall", "--printshellcmds")
+    said = finished.dry_run("all", "papers", "--forceall", "--printshellcmds")
     specs = sorted(path for path in finished.results.rglob("specs/**/*.yaml"))
     unread = [path.name for path in specs if f" --spec {path.relative_to(finished.folder)} " not in said]
     assert len(specs) > 30
@@ -67,7 +75,10 @@ def test_each_spec_is_an_input_of_one_job_kind(finished: Checkout) -> None:
 
 def test_a_scale_may_take_the_published_vocabulary(checkout: Checkout) -> None:
     """GPT-2's tokenizer is fetched, not trained on the corpus: one more file to bring."""
-    own = {"scale": "mine", "scales": {"mine": {"extends": "smoke", "about": "gpt2's tokens", "tokenizer": "gpt2"}}}
+    own = {
+        "scale": "mine",
+        "scales": {"mine": {"extends": "smoke", "about": "own", "families": {"gpt": {"tokenizer": "gpt2"}}}},
+    }
     (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(own))
     said = checkout.dry_run("--configfile", "mine.yaml")
     assert checkout.counts(said) == Counter({**DATA, "corpus_fetch": 8, **runs(11), **CLOSING})

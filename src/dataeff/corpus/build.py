@@ -67,7 +67,7 @@ def build(spec: CorpusSpec, manifests: Sequence[Path], out: Path) -> None:
 def _check_pooled(spec: CorpusSpec, fetched: dict[str, Manifest]) -> None:
     if spec.corpus.layout != "pooled":
         raise DataeffError(
-            f"corpora.{spec.name}.layout: {spec.corpus.layout}: its shards are built one by one, by build_shard"
+            f"corpora.{spec.name}.layout: {spec.corpus.layout}: made shard by shard, by `dataeff corpus shard`"
         )
     for name, manifest in fetched.items():
         check_manifest(spec, manifest)

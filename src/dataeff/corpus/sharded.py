@@ -63,7 +63,7 @@ def build_shard(spec: CorpusSpec, manifest: Path, shard: str, out: Path) -> None
     check_manifest(spec, fetched, hashed=False)
     if [shard_of(file.name) for file in fetched.files] != [shard]:
         names = [file.name for file in fetched.files]
-        raise DataeffError(f"{manifest}: of files {names}; shard '{shard}' is made of its own file, by fetch_shard")
+        raise DataeffError(f"{manifest}: of files {names}; shard '{shard}' is made of its own file (fetch_shard)")
     target = Path(out) / "shards" / f"{shard}.jsonl.zst"
     facts_path = target.with_name(f"{shard}.json")
     facts_path.unlink(missing_ok=True)
@@ -97,7 +97,9 @@ def build_shard(spec: CorpusSpec, manifest: Path, shard: str, out: Path) -> None
 
 def _check_sharded(spec: CorpusSpec) -> None:
     if spec.corpus.layout != "sharded":
-        raise DataeffError(f"corpora.{spec.name}.layout: {spec.corpus.layout}: it is built as a whole, by build")
+        raise DataeffError(
+            f"corpora.{spec.name}.layout: {spec.corpus.layout}: it is made as a whole, by `dataeff corpus build`"
+        )
     used_sources(spec.name, spec.corpus, spec.sources)
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 from pydantic import Field
 
+from dataeff.corpus.selection import substitutes_of
 from dataeff.errors import DataeffError
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
 from dataeff.study.load import Study, validate
@@ -298,7 +299,7 @@ def all_specs(study: Study) -> dict[str, Spec]:
     """
     corpus, scale = study.scale.corpus, study.scale_name
     data = f"data/{corpus}/specs"
-    accepted = study.sources if study.corpus.accept_substitutes else None
+    accepted = {name: study.sources[name] for name in substitutes_of(study.corpus, study.sources)}
     specs: dict[str, Spec] = {
         f"data/sources/specs/{name}.yaml": FetchSpec.of(name, source, accepted)
         for name, source in study.sources.items()
