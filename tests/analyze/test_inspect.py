@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -196,3 +197,17 @@ def test_picture(analysis: Analysis, tmp_path: Path, capsys: pytest.CaptureFixtu
     pixels = imread(tmp_path / "one.png")
     blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.5)
     assert blue.mean() > 0.05
+
+
+def test_the_samples_of_a_study_are_found(
+    analysis: Analysis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """results/data/{corpus}/{tokenizer}: tokens/ and {family}-{length}/samples, analyze/{metric}."""
+    item = tmp_path / "bpe" / "gpt-16"
+    shutil.copytree(analysis.folder / "native", item / "analyze")
+    shutil.copytree(analysis.out / "samples", item / "samples")
+    (tmp_path / "bpe" / "tokens").mkdir()
+    for suffix in (".bin", ".idx"):
+        name = analysis.prefix.name + suffix
+        shutil.copy(analysis.prefix.with_name(name), tmp_path / "bpe" / "tokens" / name)
+    assert "easiest: sample 3" in shown(capsys, item / "analyze" / "mtld", "--tokenizer", analysis.tokenizer)

@@ -23,7 +23,9 @@ from dataeff.analyze.reduce import FACTS
 from dataeff.analyze.text_metrics import text_decoder
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import read_json
+from dataeff.samples import FACTS as SAMPLES_FACTS
 from dataeff.samples import SpecialIds, open_samples
+from dataeff.tokens.indexed_dataset import idx_path
 from dataeff.tokens.tokenizer import load
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
@@ -107,9 +109,19 @@ def find_places(found: Found, samples: Path | None, tokens: Sequence[Path]) -> P
         facts = read_json(path)
         samples, tokens = path.parent / "samples", [Path(file["prefix"]) for file in facts["token_files"]]
     else:
-        return Places(None, ())
+        return _places_of_study(found.folder)
     ids = facts.get("special_ids")
     return Places(samples, tuple(map(Path, tokens)), None if ids is None else SpecialIds(**ids))
+
+
+def _places_of_study(folder: Path) -> Places:
+    """Of an index in a study's results: {tokenizer}/{family}-{length}/analyze/{metric}; none elsewhere."""
+    item = folder.absolute().parent.parent
+    facts = item / "samples" / SAMPLES_FACTS
+    if not facts.is_file():
+        return Places(None, ())
+    tokens = tuple(item.parent / "tokens" / str(file["name"]) for file in read_json(facts)["token_files"])
+    return Places(facts.parent, tokens) if all(idx_path(prefix).is_file() for prefix in tokens) else Places(None, ())
 
 
 def value_at(index: DifficultyIndex, percentile: int) -> int:
