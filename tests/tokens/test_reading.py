@@ -150,3 +150,12 @@ def test_reading_ahead_passes_errors_on_in_their_place(tmp_path: Path) -> None:
     assert next(ahead).data == b"a"
     with pytest.raises(DataeffError, match="damaged"):
         next(ahead)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataeff.tokens.reading.LARGEST_LINE_BYTES", 1 << 20)
+    path = tmp_path / "endless.jsonl.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(b'{"text": "a"}\n' + b" " * (1 << 24)))
+    blocks = line_blocks(path, 1 << 16)
+    with pytest.raises(DataeffError, match=r"endless\.jsonl\.zst:\d: a line of more than"):
+        list(blocks)

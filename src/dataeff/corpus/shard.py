@@ -50,12 +50,12 @@ def read_documents(path: Path, default_domain: str | None = None) -> Iterator[Do
 
 def read_stream(stream: IO[bytes], name: str, default_domain: str | None = None) -> Iterator[Document]:
     """As read_documents, of an open file; its `name` tells (.zst) if it is compressed."""
-    blocks = _decompressed(stream, name) if name.endswith(".zst") else iter(lambda: stream.read(CHUNK_BYTES), b"")
+    blocks = decompressed(stream, name) if name.endswith(".zst") else iter(lambda: stream.read(CHUNK_BYTES), b"")
     for number, line in enumerate(_lines(blocks, name), start=1):
         yield _document(line, f"{name}:{number}", default_domain)
 
 
-def _decompressed(stream: IO[bytes], name: str) -> Iterator[bytes]:
+def decompressed(stream: IO[bytes], name: str) -> Iterator[bytes]:
     """The bytes of zstd frames. (zstandard's own reader takes a cut-off frame for the end of the file.)"""
     decompressor, read_bytes = _new_decompressor(), 0
     try:
@@ -99,12 +99,16 @@ def _lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
             parts, size = [following], len(following)
             yield line
         if size > LARGEST_LINE_BYTES:
-            raise DataeffError(
-                f"{name}:{number + 1}: a line of more than {LARGEST_LINE_BYTES >> 20} MiB; this is no shard with a "
-                f"document per line, or that document has to be taken out of it"
-            )
+            raise endless_line(f"{name}:{number + 1}")
     if last := b"".join(parts):
         yield last
+
+
+def endless_line(where: str) -> DataeffError:
+    return DataeffError(
+        f"{where}: a line of more than {LARGEST_LINE_BYTES >> 20} MiB; this is no shard with a document per line, or "
+        f"that document has to be taken out of it"
+    )
 
 
 def _document(line: bytes, where: str, default_domain: str | None) -> Document:

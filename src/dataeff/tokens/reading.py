@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import IO
 
 import orjson
-import zstandard
 
-from dataeff.corpus.shard import LARGEST_WINDOW_BYTES, REMEDY
+from dataeff.corpus.shard import LARGEST_LINE_BYTES, REMEDY, decompressed, endless_line
 from dataeff.errors import DataeffError
 
 BLOCK_BYTES = 1 << 20
-# Small, since a well compressed chunk becomes a hundred times as large at once.
 _CHUNK_BYTES = 1 << 16
 _BLOCKS_AHEAD = 3
 
@@ -53,7 +51,7 @@ def line_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     with stream:
         parts: list[bytes] = []
         size, line = 0, 1
-        for chunk in _decompressed(stream, path) if path.suffix == ".zst" else _plain(stream):
+        for chunk in decompressed(stream, str(path)) if path.suffix == ".zst" else _plain(stream):
             parts.append(chunk)
             size += len(chunk)
             cut = chunk.rfind(b"\n") + 1
@@ -64,6 +62,8 @@ def line_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
                 line += data.count(b"\n")
                 parts = [chunk[cut:]]
                 size = len(parts[0])
+            if size > LARGEST_LINE_BYTES + block_bytes:
+                raise endless_line(f"{path}:{line}")
         if data := b"".join(parts):
             yield Block(line, data, stream.tell())
 
@@ -71,26 +71,6 @@ def line_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
 def _plain(stream: IO[bytes]) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
-
-
-def _decompressed(stream: IO[bytes], path: Path) -> Iterator[bytes]:
-    """The bytes of zstd frames. (zstandard's own reader takes a cut-off frame for the end of the file.)"""
-    decompressor = _new_decompressor()
-    try:
-        while chunk := stream.read(_CHUNK_BYTES):
-            while chunk:
-                if decompressor.eof:
-                    decompressor = _new_decompressor()
-                yield decompressor.decompress(chunk)
-                chunk = decompressor.unused_data
-    except zstandard.ZstdError as error:
-        raise DataeffError(f"{path}: damaged zstd data near byte {stream.tell()} ({error}); {REMEDY}") from None
-    if not decompressor.eof:
-        raise DataeffError(f"{path}: cut off after {stream.tell()} bytes, in the middle of its zstd data; {REMEDY}")
-
-
-def _new_decompressor() -> zstandard.ZstdDecompressionObj:
-    return zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW_BYTES).decompressobj()
 
 
 def read_ahead(blocks: Iterator[Block]) -> Generator[Block, None, None]:
