@@ -1,22 +1,3 @@
-from dataeff.study.types import FREQUENCY
-
-
-def frequency_of(wildcards):
-    """The counts that some metrics weigh tokens by."""
-    needed = study_of.weighs_by_frequency(wildcards.metric)
-    return expand(rules.analyze_frequency.output, item=wildcards.item) if needed else []
-
-
-def parts_of(metric):
-    """The values of all parts of the samples: as many parts as the corpus has shards."""
-    folder = f"{D}/{{item}}/map/{metric}"
-    return [
-        f"{folder}/{part}{suffix}"
-        for part in range(len(SHARDS))
-        for suffix in [".npy", ".json"]
-    ]
-
-
 rule analyze_map:
     input:
         spec=f"{D}/specs/{{item}}/analyze-{{metric}}.yaml",

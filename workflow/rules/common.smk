@@ -1,5 +1,7 @@
 """Which files a rule reads that depend on its run, grid or page; used by the rules, which hold no logic."""
 
+from dataeff.study.types import FREQUENCY
+
 
 def item_of(wildcards):
     """`bpe4k/gpt-256`: tokenizer, family and length; of the item itself, or of the run that uses it."""
@@ -56,6 +58,22 @@ def indexes_of(wildcards):
         item=item_of(wildcards),
         metric=study_of.metrics_of(study, wildcards.run),
     )
+
+
+def frequency_of(wildcards):
+    """The counts that some metrics weigh tokens by."""
+    needed = study_of.weighs_by_frequency(wildcards.metric)
+    return expand(rules.analyze_frequency.output, item=wildcards.item) if needed else []
+
+
+def parts_of(metric):
+    """The values of all parts of the samples: as many parts as the corpus has shards."""
+    folder = f"{D}/{{item}}/map/{metric}"
+    return [
+        f"{folder}/{part}{suffix}"
+        for part in range(len(SHARDS))
+        for suffix in [".npy", ".json"]
+    ]
 
 
 def folders(files):
