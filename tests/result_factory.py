@@ -18,6 +18,7 @@ from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Loss, Scores, Tas
 from dataeff.files import canonical_digest, read_yaml, write_json, write_text
 from dataeff.provenance import Machine
 from dataeff.study.load import extend
+from dataeff.study.published import published_of, read_published
 from dataeff.study.specs import GridSpec
 from dataeff.study.types import Model, Run, Task, Variant
 
@@ -64,6 +65,7 @@ def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | Non
         models={"gpt": Model(layers=4, hidden=128, heads=4, sequence_length=LENGTH)},
         shots=[0, 10],
         tasks=tasks,
+        published=published_of(read_published(ROOT / "config/papers"), runs),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dataeff.errors import DataeffError
 from dataeff.plan import nominal_steps, peak_learning_rate, schedules, steps_table
 from dataeff.study.load import Study, load_study
 from dataeff.study.specs import PlanSpec, plan_spec, pretrain_spec
@@ -183,3 +184,14 @@ def test_every_case_of_the_tables_is_in_the_grid() -> None:
         cases = {(names[row["method"].split(" (")[0]], int(row["data_pct"])) for row in csv.DictReader(stream)}
     assert len(cases) == 15
     assert cases <= {(run.variant, round(run.data * 100)) for run in paper().grids["papers"]}
+
+
+def test_sentence_pairs_are_not_reshaped() -> None:
+    pacing = {"start": "1/4", "end": 1, "over": "1/2", "multiple_of": 8}
+    raw = config(
+        scale="paper",
+        variants={"bert": {"mine": {"curriculum": {"seqlen": {"apply": "reshape", "pacing": pacing}}}}},
+        grids={"core": [{"family": "bert", "variants": ["mine"]}]},
+    )
+    with pytest.raises(DataeffError, match=r"variants\.bert\.mine\.curriculum\.seqlen\.apply: reshape"):
+        load_study(raw, ROOT)

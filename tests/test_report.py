@@ -175,7 +175,7 @@ def test_every_run_is_named_and_all_links_exist(inputs: Inputs, page: Page) -> N
 
 def test_every_table_is_shown_cell_by_cell(inputs: Inputs, page: Page) -> None:
     shown = [rows for rows in page.tables if rows[0][0] not in ("source", "run", "domain")]
-    for name in ("quality", "heldout_by_domain", "tasks", "time"):
+    for name in ("quality", "published", "heldout_by_domain", "tasks", "time"):
         table = read_table(inputs.tables, name)
         assert table.title in page.visible or name == "quality"
         for section in table.sections:

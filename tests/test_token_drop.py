@@ -5,6 +5,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dataeff.errors import DataeffError
+from dataeff.families.bert_network import MegatronBertForPreTraining, new_network
+from dataeff.study.types import Model
 from dataeff.token_drop import TokenDrop, kept_positions
 
 ROWS = torch.arange(3)
@@ -154,6 +156,61 @@ def test_a_mask_is_gathered_by_rows_and_columns() -> None:
     mask[:, 24:] = 0
     first, second = (model(t, attention_mask=mask, use_cache=False).logits[:, :24] for t in (tokens, changed))
     assert torch.allclose(first, second, atol=1e-6)
+
+
+def bert() -> MegatronBertForPreTraining:
+    torch.manual_seed(0)
+    model = Model(layers=4, hidden=16, heads=2, sequence_length=32, dropout=0.0, init_std=0.3)
+    return new_network(model, vocabulary=50, pad_id=0).train()
+
+
+def pairs() -> dict[str, torch.Tensor]:
+    """Rows of 32, 20 and 6 real tokens; every real place is asked for."""
+    lengths = torch.tensor([32, 20, 6])
+    real = (torch.arange(32) < lengths[:, None]).flatten()
+    return {
+        "input_ids": torch.randint(5, 50, (3, 32)),
+        "token_type_ids": torch.randint(0, 2, (3, 32)),
+        "lengths": lengths,
+        "places": torch.arange(3 * 32)[real],
+    }
+
+
+def test_bert_s_kept_tokens_never_see_padding() -> None:
+    """Whatever stands in it, in any layer that drops; a row may even keep nothing but padding there."""
+    model = bert()
+    drop = TokenDrop.attach(model, layers=[1, 2], seed=1)
+    inputs = pairs()
+    padding = torch.arange(32) >= inputs["lengths"][:, None]
+    other = {**inputs, "input_ids": torch.where(padding, 7, inputs["input_ids"])}
+    only_padding = 0
+    for step in range(40):
+        drop.set_step(step, kept=8, rows_B=ROWS)
+        (first, first_order), (second, second_order) = model(**inputs), model(**other)
+        assert torch.isfinite(first).all()
+        assert torch.allclose(first, second, atol=1e-5)
+        assert torch.allclose(first_order, second_order, atol=1e-5)
+        only_padding += sum(int(drop.positions(layer, 32)[2].min() >= 6) for layer in (1, 2))
+    assert only_padding > 0
+    drop.set_step(0, kept=32, rows_B=ROWS)
+    assert not torch.allclose(model(**inputs)[0], first, atol=1e-3)  # dropping does change what is computed
+
+
+def test_bert_s_layer_gets_the_mask_of_the_kept_tokens() -> None:
+    model = bert()
+    drop = TokenDrop.attach(model, layers=[1], seed=1)
+    drop.set_step(3, kept=8, rows_B=ROWS)
+    seen = {}
+    model.bert.encoder.layer[1].attention.self.register_forward_hook(
+        lambda module, args, kwargs, output: seen.update(hidden=args[0], mask=kwargs["attention_mask"]),
+        with_kwargs=True,
+    )
+    inputs = pairs()
+    model(**inputs)
+    kept = kept_positions(1, 3, ROWS, 1, 32, 8)
+    assert seen["hidden"].shape == (3, 8, 16)
+    assert seen["mask"].shape == (3, 1, 1, 8)
+    assert ((seen["mask"][:, 0, 0] < 0) == (kept >= inputs["lengths"][:, None])).all()
 
 
 def test_layers_that_do_not_exist_are_refused() -> None:

@@ -23,7 +23,7 @@ from dataeff.tables.results import RunResult, percent, read_runs
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
 from dataeff.tables.table import Table, format_cell, read_table
 
-TABLES = ("quality", "heldout_by_domain", "tasks", "time")
+TABLES = ("quality", "published", "heldout_by_domain", "tasks", "time")
 
 
 def build(
@@ -71,7 +71,7 @@ def _shown(table: Table) -> dict[str, Any]:
         ]
         headings = [{"text": column.heading, "number": column.digits is not None} for column in columns]
         sections.append({"title": title, "headings": headings, "rows": rows})
-    return {"title": table.title, "sections": sections, "notes": table.notes}
+    return {"title": table.title, "sections": sections, "notes": table.notes, "has_rows": bool(table.rows)}
 
 
 def _link(path: Path, page_folder: Path) -> str:
@@ -188,6 +188,7 @@ def _made_with(runs: list[RunResult]) -> dict[str, list[str]]:
 
 
 def _abouts(spec: GridSpec) -> list[tuple[str, str]]:
-    """(variant, what it is), in the grid's order."""
-    named = {run.variant: spec.variants[run.family][run.variant].about for run in spec.runs}
-    return list(named.items())
+    """(variant, what it is), in the grid's order; with its family where there are several."""
+    several = len({run.family for run in spec.runs}) > 1
+    named = {(run.family, run.variant): spec.variants[run.family][run.variant].about for run in spec.runs}
+    return [(f"{family} {variant}" if several else variant, about) for (family, variant), about in named.items()]

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from dataeff.families.bert_network import MegatronBertForPreTraining, new_network
+from dataeff.study.types import Model
 from dataeff.token_drop import TokenDrop
 
 LENGTH, KEPT, LAYERS = 32, 12, (1, 2)
@@ -76,27 +78,32 @@ class Scheduler:
 
 
 class ByKeyword(nn.Module):
-    """DeepSpeed's wrapper takes the hidden states alone by position; GPT-2 gives its empty masks so, too."""
+    """DeepSpeed's wrapper takes the hidden states alone by position; GPT-2 gives its empty masks so, BERT its mask."""
 
-    def __init__(self, wrapped: nn.Module) -> None:
+    def __init__(self, wrapped: nn.Module, mask_name: str | None) -> None:
         super().__init__()
-        self.wrapped = wrapped
+        self.wrapped, self.mask_name = wrapped, mask_name
 
-    def forward(self, hidden_BSD: Tensor, *empty: None, **keywords: object) -> Tensor:
-        assert all(value is None for value in empty)
+    def forward(self, hidden_BSD: Tensor, *positional: Tensor | None, **keywords: object) -> Tensor:
+        if self.mask_name is not None:
+            mask, *positional = positional
+            keywords[self.mask_name] = mask
+        assert not any(positional)
         return self.wrapped(hidden_BSD, **keywords)
 
 
-def wrap(blocks: nn.ModuleList, indices_LBR: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts DeepSpeed's wrapper around the dropping blocks; it draws the given indices."""
+def wrap(
+    blocks: nn.ModuleList, indices_LBR: Tensor, monkeypatch: pytest.MonkeyPatch, mask_name: str | None = None
+) -> None:
+    """Puts DeepSpeed's wrapper around the dropping blocks; it draws the given indices. With a mask: as an encoder."""
     from deepspeed.runtime.data_pipeline.data_routing.basic_layer import RandomLayerTokenDrop
 
     scheduler = Scheduler(KEPT, len(LAYERS))
     settings = {
-        "model_mask_name": None,
+        "model_mask_name": mask_name,
         "micro_batch_size": 3,
         "hidden_state_order": "batch_seq_dim",
-        "model_type": "decoder",
+        "model_type": "decoder" if mask_name is None else "encoder",
     }
     # It samples with torch.multinomial and sorts afterwards: an unsorted draw of our positions shows that it sorts.
     shuffled = indices_LBR[..., torch.randperm(KEPT)].reshape(-1, KEPT)
@@ -104,7 +111,7 @@ def wrap(blocks: nn.ModuleList, indices_LBR: Tensor, monkeypatch: pytest.MonkeyP
     for number, layer in enumerate(LAYERS):
         wrapped = RandomLayerTokenDrop(blocks[layer])
         wrapped.init_config(settings, scheduler, number)
-        blocks[layer] = ByKeyword(wrapped)
+        blocks[layer] = ByKeyword(wrapped, mask_name)
 
 
 def both_dropping(step: int, monkeypatch: pytest.MonkeyPatch) -> tuple[GPT2LMHeadModel, GPT2LMHeadModel, torch.Tensor]:
@@ -160,3 +167,36 @@ def test_in_evaluation_neither_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randint(0, 50, (3, LENGTH))
     outputs = [model.eval()(tokens, use_cache=False).logits for model in (ours, theirs)]
     assert torch.equal(*outputs)
+
+
+def two_encoders() -> tuple[MegatronBertForPreTraining, MegatronBertForPreTraining]:
+    torch.manual_seed(0)
+    model = Model(layers=4, hidden=16, heads=2, sequence_length=LENGTH, dropout=0.0, init_std=0.2)
+    ours = new_network(model, vocabulary=50, pad_id=0).double().train()
+    return ours, copy.deepcopy(ours)
+
+
+def test_an_encoder_with_padding_equals_deepspeed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask gathered by the kept tokens; DeepSpeed's gather wants it as the library makes it, [B, 1, S, S]."""
+    ours, theirs = two_encoders()
+    drop = TokenDrop.attach(ours, layers=LAYERS, seed=7)
+    drop.set_step(5, kept=KEPT, rows_B=ROWS_B)
+    indices_LBR = torch.stack([drop.positions(layer, LENGTH) for layer in LAYERS])
+    wrap(theirs.bert.encoder.layer, indices_LBR, monkeypatch, mask_name="attention_mask")
+    lengths_B = torch.tensor([LENGTH, 20, 7])
+    real_BS = torch.arange(LENGTH) < lengths_B[:, None]
+    tokens, types = torch.randint(5, 50, (3, LENGTH)), torch.randint(0, 2, (3, LENGTH))
+    places = torch.arange(3 * LENGTH)[real_BS.flatten()]
+    found = ours(input_ids=tokens, token_type_ids=types, lengths=lengths_B, places=places)
+    library = super(MegatronBertForPreTraining, theirs).forward
+    output = library(tokens, attention_mask=real_BS.long(), token_type_ids=types)
+    expected = (output.prediction_logits[real_BS], output.seq_relationship_logits)
+    for logits, order in (found, expected):
+        (logits.logsumexp(-1).sum() + order[:, 0].sum()).backward()
+    assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(found, expected, strict=True))
+    their_gradients = {
+        name.replace("wrapped.random_ltd_layer.", ""): parameter.grad for name, parameter in theirs.named_parameters()
+    }
+    for name, parameter in ours.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, their_gradients[name], atol=1e-10), name

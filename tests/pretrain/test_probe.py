@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from dataeff.corpus.shard import read_documents
 from dataeff.errors import DataeffError
-from dataeff.families import gpt
-from dataeff.pretrain.probe import ROWS_PER_DOMAIN, probe_loss, probe_rows, probe_steps
+from dataeff.families import find_family
+from dataeff.families.batch import StepBatch
+from dataeff.families.bert import PROBE_PAIRS_PER_DOMAIN
+from dataeff.families.gpt import PROBE_ROWS_PER_DOMAIN
+from dataeff.pretrain.probe import probe_measures, probe_steps
 from dataeff.study.types import Model
+from dataeff.tokens.tokenizer import load
 from tests.pretrain.training import Material
+
+MODEL = Model(layers=2, hidden=16, heads=2, sequence_length=64, dropout=0.5)
 
 
 def test_steps_at_equal_spacing_of_effective_tokens() -> None:
@@ -20,28 +27,47 @@ def test_steps_at_equal_spacing_of_effective_tokens() -> None:
     assert sorted(probe_steps(tokens, 1000)) == list(range(10))
 
 
-def test_rows_are_the_heldout_text_s_first(material: Material) -> None:
-    from dataeff.corpus.shard import read_documents
-    from dataeff.tokens.tokenizer import load
+def probe_of(material: Material, family: str, length: int = 64) -> StepBatch:
+    made = find_family(family)(load(material.tokenized(family) / "tokenizer"))  # type: ignore[arg-type]
+    return made.probe_batch(material.data / "heldout", length)
 
-    tokenizer = material.tokenized / "tokenizer"
-    rows = probe_rows(material.data / "heldout", tokenizer, 64)
-    assert rows.shape == (ROWS_PER_DOMAIN, 65)
+
+def test_gpt_s_rows_are_the_heldout_text_s_first(material: Material) -> None:
+    rows = probe_of(material, "gpt").arrays["tokens"]
+    assert rows.shape == (PROBE_ROWS_PER_DOMAIN, 65)
     (path,) = (material.data / "heldout").glob("*.jsonl.zst")
-    encoder = load(tokenizer)
+    encoder = load(material.tokenized("gpt") / "tokenizer")
     tokens = [token for document in read_documents(path) for token in [*encoder.encode(document.text), encoder.eos_id]]
-    assert rows.flatten().tolist() == tokens[: ROWS_PER_DOMAIN * 65]
+    assert rows.flatten().tolist() == tokens[: PROBE_ROWS_PER_DOMAIN * 65]
     with pytest.raises(DataeffError, match="no held-out text of at least 100001 tokens"):
-        probe_rows(material.data / "heldout", tokenizer, 100_000)
+        probe_of(material, "gpt", 100_000)
 
 
-def test_the_probe_does_not_depend_on_the_micro_batch_and_leaves_no_trace() -> None:
-    model = Model(layers=2, hidden=16, heads=2, sequence_length=32, dropout=0.5)
-    network = gpt.build_model(model, vocabulary=128, eos_id=0).train()
-    rows = torch.randint(0, 128, (7, 33))
+def test_bert_s_are_masked_pairs_of_the_heldout_text(material: Material) -> None:
+    batch, again = probe_of(material, "bert"), probe_of(material, "bert")
+    assert 4 <= batch.rows <= PROBE_PAIRS_PER_DOMAIN
+    for name, array in batch.arrays.items():
+        assert np.array_equal(array, again.arrays[name])
+    assert batch.counts["mlm_loss"] > 0.1 * batch.arrays["lengths"].sum()
+    original = np.where(batch.arrays["labels"] < 0, batch.arrays["tokens"], batch.arrays["labels"])
+    (path,) = (material.data / "heldout").glob("*.jsonl.zst")
+    encoder = load(material.tokenized("bert") / "tokenizer")
+    sentences = [f"{part}." for document in read_documents(path) for part in document.text.split(".")]
+    heldout = {tuple(encoder.encode(sentence)) for sentence in sentences}
+    middle = [tuple(row[1 : row.tolist().index(encoder.sep_id)]) for row in original]
+    # Segments of a whole sentence are found in the text; of others, the frame cuts ends off or joins several.
+    assert any(segment in heldout for segment in middle)
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_the_probe_does_not_depend_on_the_micro_batch_and_leaves_no_trace(material: Material, name: str) -> None:
+    family = find_family(name)(load(material.tokenized(name) / "tokenizer"))  # type: ignore[arg-type]
+    network = family.build_model(MODEL).train()
+    batch = family.probe_batch(material.data / "heldout", 64)
     before = torch.get_rng_state()
-    losses = [probe_loss(network, rows, gpt.loss_sum, micro_batch) for micro_batch in (1, 3, 8)]
-    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)  # dropout is off
+    found = [probe_measures(network, family, batch, micro_batch, "cpu") for micro_batch in (1, 3, 8)]
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=1e-5)  # dropout is off
     assert network.training
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in network.parameters())

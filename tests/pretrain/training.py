@@ -51,7 +51,10 @@ SHORT_PACINGS = {
     "cl_voc": {"curriculum": {"vocab_rarity": {"pacing": {"start": 20}}}},
     "ltd": {"token_drop": {"pacing": {"start": "1/4", "multiple_of": 8}}},
 }
-BERT_PACINGS = {"cl_voc": {"curriculum": {"vocab_rarity": {"pacing": {"start": 20}}}}}
+BERT_PACINGS = {
+    "cl_voc": {"curriculum": {"vocab_rarity": {"pacing": {"start": 20}}}},
+    "ltd": {"token_drop": {"pacing": {"multiple_of": 8}}},
+}
 FAMILIES = ("gpt", "bert")
 VARIANTS = {"gpt": ["baseline", "cl_seqres", "ltd", "composed"], "bert": ["baseline", "cl_voc", "composed"]}
 TOKENIZERS = {
@@ -69,9 +72,9 @@ _PRELOADED = [
 _ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e-3) -> Study:
+def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e-3, sequence_length: int = 64) -> Study:
     """16 nominal steps of 8 x 64 of a GPT-2 and a BERT of 4 layers x 32 on made-up text; the scale's name is free."""
-    model = {"layers": 4, "hidden": 32, "heads": 2, "sequence_length": 64, "dropout": dropout}
+    model = {"layers": 4, "hidden": 32, "heads": 2, "sequence_length": sequence_length, "dropout": dropout}
     rate = {"peak": peak, "minimum": 5e-5, "warmup_tokens": 1024}
     family = {
         "model": model,
@@ -102,11 +105,11 @@ def study_of(folder: Path, scale: str, *, dropout: float = 0.1, peak: float = 5e
 
 
 def write_text(folder: Path) -> None:
-    """60 documents of about 900 characters in 6 to 14 sentences over 200 made-up words, common ones far more often."""
+    """60 documents of about 900 characters in 6 to 14 sentences over 600 made-up words, common ones far more often."""
     random = np.random.default_rng(0)
     syllables = ["ba", "ke", "ti", "lo", "mu", "ran", "sel", "dor", "vin", "ast"]
-    words = ["".join(random.choice(syllables, size=random.integers(1, 4))) for _ in range(200)]
-    shares = 1 / np.arange(1, 201)
+    words = ["".join(random.choice(syllables, size=random.integers(1, 4))) for _ in range(600)]
+    shares = 1 / np.arange(1, 601)
     folder.mkdir()
     for number in range(60):
         ends = np.cumsum(random.integers(6, 30, size=14))

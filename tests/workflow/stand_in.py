@@ -28,7 +28,7 @@ FOLDERS = {
     "plan": ["steps.parquet", "order.json", "counts.npy", "plan.json"],
     "pretrain": ["model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"],
     "evaluate_items": ["manifest.json"],
-    "tables": ["quality.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"],
+    "tables": ["quality.csv", "published.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"],
     "figures": ["captions.json", "pacing.png"],
 }
 

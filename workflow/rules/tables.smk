@@ -7,6 +7,7 @@ rule tables:
             multiext(
                 f"{S}/tables/{{grid}}/",
                 "quality.csv",
+                "published.csv",
                 "heldout_by_domain.csv",
                 "tasks.csv",
                 "time.csv",

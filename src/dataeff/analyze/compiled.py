@@ -19,7 +19,7 @@ from numba.core.dispatcher import Dispatcher
 import dataeff
 from dataeff.files import canonical_digest, sha256_file
 
-FOLDERS = ("analyze", "samples")
+FOLDERS = ("analyze", "samples", "families")
 ROOM_BYTES = 4 << 20
 """Some eight times of what is kept."""
 
@@ -42,6 +42,8 @@ def keep_compiled(cache: Path | None = None) -> bool:
 def _sources_digest() -> str:
     root = Path(str(dataeff.__file__)).parent
     files = sorted(path for part in FOLDERS for path in (root / part).glob("*.py"))
+    # Its functions are compiled into others'.
+    files.append(root / "keyed.py")
     found = {str(path.relative_to(root)): sha256_file(path) for path in files}
     return canonical_digest([found, numba.__version__, np.__version__])[:16]
 

@@ -1,26 +1,27 @@
-"""Held-out loss per domain: every byte of a fixed slice of the held-out text, predicted once.
+"""Held-out loss per domain, over a fixed slice of the held-out text; the model's family says what is predicted of it.
 
-A document's first token is predicted from <|endoftext|>, the others from what came before them in the same
-window of the model's length. Windows do not overlap, so a token after a window's edge sees one token of the
-window before: the model is scored on contexts as it was trained on, in one pass over the text.
-
-Bits per byte does not depend on the tokenizer; nats per token does.
+Where that is every byte (GPT), bits per byte tell what does not depend on the tokenizer. A masked model predicts a
+part of the pieces from both sides: its nats are per masked piece and compare with no other family's; whether it knows
+the order of two segments is told beside them. Files of the two kinds are told apart by their keys.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from dataeff.errors import DataeffError
 from dataeff.evaluate.documents import domain_files, read_documents
 from dataeff.evaluate.model import OpenModel
-from dataeff.evaluate.scores import DomainLoss, Loss
+from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Identity, Loss
+from dataeff.families.interface import Sum, Sums
+from dataeff.provenance import Machine
+from dataeff.study.types import Frozen
 
 
 @dataclass(frozen=True)
@@ -35,40 +36,107 @@ class Slice:
         return sum(len(text.encode()) for text in self.texts)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Up to a context's length of consecutive tokens: `inputs` predict `targets`, both of the same length."""
+class MaskedLoss(Frozen):
+    """Mean held-out losses of sentence pairs: in nats per masked piece, and in nats per pair of their order."""
 
-    inputs: list[int]
-    targets: list[int]
+    loss: float
+    sentence_order_loss: float
+    sentence_order_accuracy: float
+    tokens: int = Field(description="masked pieces: those that are predicted")
+    pairs: int
+    bytes: int = Field(description="of the text that the pairs were made from")
 
 
-def heldout_loss(
-    model: OpenModel, heldout: Path, bytes_per_domain: int, batch_size: int
-) -> tuple[dict[str, DomainLoss], Loss]:
-    """Loss by domain, and over all their tokens together, of the first `bytes_per_domain` bytes of each."""
+class MaskedDomainLoss(MaskedLoss):
+    documents: int
+
+
+class MaskedHeldoutScores(Identity):
+    """heldout.json of a masked model."""
+
+    domains: dict[str, MaskedDomainLoss]
+    overall: MaskedLoss = Field(description="over all the domains' pieces and pairs together")
+    software: dict[str, str]
+    hardware: Machine
+    commit: str | None
+
+
+def heldout_scores(
+    model: OpenModel, heldout: Path, bytes_per_domain: int, batch_size: int, identity: Mapping[str, Any]
+) -> HeldoutScores | MaskedHeldoutScores:
+    """What heldout.json holds: the losses on the first `bytes_per_domain` bytes of each domain, and over all."""
+    scored = score_domains(model, heldout, bytes_per_domain, batch_size)
+    overall, size = _together([sums for _, sums in scored]), sum(part.bytes for part, _ in scored)
+    if not model.family.predicts_every_byte:
+        return MaskedHeldoutScores(
+            **identity,
+            domains={
+                part.domain: MaskedDomainLoss(**_masked(sums, part.bytes), documents=len(part.texts))
+                for part, sums in scored
+            },
+            overall=MaskedLoss(**_masked(overall, size)),
+        )
+    return HeldoutScores(
+        **identity,
+        domains={
+            part.domain: DomainLoss(**_of_bytes(sums, part.bytes), documents=len(part.texts)) for part, sums in scored
+        },
+        overall=Loss(**_of_bytes(overall, size)),
+    )
+
+
+def score_domains(model: OpenModel, heldout: Path, bytes_per_domain: int, batch_size: int) -> list[tuple[Slice, Sums]]:
+    """What the family measures of each domain's slice. One of which nothing can be predicted is left out, aloud."""
     slices = [read_slice(path, bytes_per_domain) for path in domain_files(heldout)]
-    groups = [list(cut_windows(part, model.lm.tokenizer, model.sequence_length)) for part in slices]
-    nats = iter(_score(model.lm, list(chain.from_iterable(groups)), batch_size))
-    domains: dict[str, DomainLoss] = {}
-    sums: dict[str, float] = {}
-    for part, windows in zip(slices, groups, strict=True):
-        total = math.fsum(islice(nats, len(windows)))
-        tokens = sum(len(window.targets) for window in windows)
-        if not math.isfinite(total):
-            raise DataeffError(
-                f"{model.folder}: the held-out loss on '{part.domain}' is {total}; the weights are damaged "
-                f"or training diverged, see the run's metrics.jsonl"
-            )
-        loss = _loss(total, tokens, part.bytes)
-        sums[part.domain] = total
-        domains[part.domain] = DomainLoss(**loss.model_dump(), documents=len(part.texts))
-    tokens, size = (sum(getattr(domain, unit) for domain in domains.values()) for unit in ("tokens", "bytes"))
-    return domains, _loss(math.fsum(sums.values()), tokens, size)
+    texts = [part.texts for part in slices]
+    found = model.family.score_texts(model.network, texts, model.sequence_length, batch_size)
+    scored = []
+    for part, sums in zip(slices, found, strict=True):
+        if sums is None:
+            print(f"evaluate: '{part.domain}': left out: its {part.bytes} bytes give nothing to predict", flush=True)
+            continue
+        for total in (measure.total for measure in sums.values()):
+            if not math.isfinite(total):
+                raise DataeffError(
+                    f"{model.folder}: the held-out loss on '{part.domain}' is {total}; the weights are damaged "
+                    f"or training diverged, see the run's metrics.jsonl"
+                )
+        scored.append((part, sums))
+    if not scored:
+        raise DataeffError(
+            f"{heldout}: the first {bytes_per_domain} bytes of no domain give anything to predict; raise "
+            f"evaluation.heldout_bytes_per_domain or hold out other text"
+        )
+    return scored
 
 
-def _loss(nats: float, tokens: int, size: int) -> Loss:
-    return Loss(loss=nats / tokens, bits_per_byte=nats / math.log(2) / size, tokens=tokens, bytes=size)
+def _together(parts: Sequence[Sums]) -> Sums:
+    return {
+        name: Sum(math.fsum(part[name].total for part in parts), sum(part[name].count for part in parts))
+        for name in parts[0]
+    }
+
+
+def _of_bytes(sums: Sums, size: int) -> dict[str, Any]:
+    loss = sums["loss"]
+    return {
+        "loss": loss.mean,
+        "bits_per_byte": loss.total / math.log(2) / size,
+        "tokens": loss.count,
+        "bytes": size,
+    }
+
+
+def _masked(sums: Sums, size: int) -> dict[str, Any]:
+    order = sums["sentence_order_loss"]
+    means = {name: measure.mean for name, measure in sums.items()}
+    return {**means, "tokens": sums["loss"].count, "pairs": order.count, "bytes": size}
+
+
+def in_words(loss: Loss | MaskedLoss) -> str:
+    if isinstance(loss, MaskedLoss):
+        return f"loss {loss.loss:.4f} nats per masked piece, sentence order {loss.sentence_order_accuracy:.1%} right"
+    return f"loss {loss.loss:.4f} nats per token, {loss.bits_per_byte:.4f} bits per byte"
 
 
 def read_slice(path: Path, limit: int) -> Slice:
@@ -87,41 +155,3 @@ def read_slice(path: Path, limit: int) -> Slice:
     if not texts or len(domains) > 1:
         raise DataeffError(f"{path}: one domain's text is needed, found {sorted(domains)}; make the corpus again")
     return Slice(domains.pop(), texts)
-
-
-def cut_windows(part: Slice, tokenizer: Any, length: int) -> Iterator[Window]:
-    """Windows of at most `length` targets; together the targets of a domain are its tokens, each once."""
-    for tokens in tokenizer(part.texts, add_special_tokens=False, verbose=False)["input_ids"]:
-        inputs = [tokenizer.eos_token_id, *tokens[:-1]]
-        for start in range(0, len(tokens), length):
-            yield Window(inputs[start : start + length], tokens[start : start + length])
-
-
-def _score(lm: Any, windows: list[Window], batch_size: int) -> list[float]:
-    """Summed loss in nats of each window. Windows of like length share a batch, so that little of it is
-    padding; padding stands on the right, where a causal model's earlier positions cannot see it."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    order = sorted(range(len(windows)), key=lambda index: len(windows[index].targets), reverse=True)
-    nats = [0.0] * len(windows)
-    shown = time.monotonic()
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            inputs_BS = pad_sequence([torch.tensor(windows[index].inputs) for index in batch], batch_first=True)
-            hidden_BSD = lm.model.base_model(input_ids=inputs_BS.to(lm.device), use_cache=False).last_hidden_state
-            for index, hidden_SD in zip(batch, hidden_BSD, strict=True):
-                nats[index] = _window_loss(lm.model, hidden_SD, torch.tensor(windows[index].targets, device=lm.device))
-            if time.monotonic() - shown > 5:
-                shown = time.monotonic()
-                print(f"evaluate: held-out loss: {start + len(batch)} of {len(windows)} windows", flush=True)
-    return nats
-
-
-def _window_loss(network: Any, hidden_SD: Any, targets_T: Any) -> float:
-    """Nats of one window: the logits of a whole batch (16 x 2,048 x 50,257 floats are 6.6 GB) never exist."""
-    from torch.nn import functional
-
-    logits_TV = network.get_output_embeddings()(hidden_SD[: len(targets_T)]).float()
-    return float(functional.cross_entropy(logits_TV, targets_T, reduction="none").double().sum())

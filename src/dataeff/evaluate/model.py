@@ -1,4 +1,4 @@
-"""A finished run's folder, opened once with lm-eval's own `hf` model and checked before anything is scored.
+"""A finished run's folder, opened once (where tasks can be scored, with lm-eval's own `hf` model) and checked first.
 
 The library fills what a weights file lacks with fresh random numbers and lets a tokenizer name ids that the
 model does not have; either would be scored without a word. Here both are errors.
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from dataeff.errors import DataeffError
+from dataeff.families import Family, find_family
+from dataeff.families.interface import Opened
 from dataeff.files import read_json, sha256_file
 from dataeff.memory import keep_freed_memory
 from dataeff.study.faults import validate
 from dataeff.study.types import Frozen, Run
+from dataeff.tokens.vocabulary import PADDED_MULTIPLE
+from dataeff.tokens.vocabulary import load as load_tokenizer
 
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "run.json")
-PAD_VOCABULARY_TO = 128
-"""The embedding's rows are padded to a multiple of this, so they may outnumber the tokenizer's entries."""
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -42,13 +44,15 @@ class RunName(Frozen):
 
 @dataclass(frozen=True)
 class OpenModel:
-    """An opened run: `lm` is lm-eval's HFLM in float32, its network in eval mode on `lm.device`."""
+    """An opened run: its network in float32 and eval mode; `lm`, lm-eval's HFLM of it, or None where it has none."""
 
     folder: Path
     run: Run
     name: str
     digest: str
     sequence_length: int
+    family: Family
+    network: Any
     lm: Any
 
 
@@ -65,40 +69,35 @@ def open_model(folder: Path, batch_size: int, threads: int = 1) -> OpenModel:
     record = read_json(folder / "run.json")
     fields = {key: record[key] for key in RunName.model_fields if key in record}
     identity = validate(RunName, fields, str(folder / "run.json"))
-    lm = _load(folder, batch_size, threads)
-    _check_weights(folder, lm.model)
-    _check_vocabulary(folder, lm.model.config.vocab_size, lm.tokenizer)
+    kind = find_family(identity.run.family)
+    opened = _load(kind, folder, batch_size, threads)
+    config = opened.network.config
+    _check_weights(folder, opened.network)
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(folder, config.vocab_size, tokenizer.vocab_size)
+    if opened.lm is not None and opened.lm.tokenizer.eos_token_id is None:
+        raise DataeffError(f"{folder / 'tokenizer_config.json'}: no eos_token; name the document separator there")
     return OpenModel(
         folder,
         identity.run,
         identity.name,
         sha256_file(folder / WEIGHTS),
-        lm.model.config.max_position_embeddings,
-        lm,
+        config.max_position_embeddings,
+        kind(tokenizer),
+        opened.network,
+        opened.lm,
     )
 
 
-def _load(folder: Path, batch_size: int, threads: int) -> Any:
+def _load(kind: type[Family], folder: Path, batch_size: int, threads: int) -> Opened:
     # The libraries read these when they are imported; nothing is fetched, and bars print every few seconds.
     os.environ.update(OFFLINE)
     import torch
-    from lm_eval.models.huggingface import HFLM
 
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:
-        config = read_json(folder / "config.json")
-        return HFLM(
-            pretrained=str(folder),
-            backend="causal",
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            dtype="float32",
-            batch_size=batch_size,
-            max_length=int(config["n_positions"]),
-            # lm-eval 0.4.13 shares logits between requests of equal tokens even where context and continuation
-            # meet at different places, as those of one sentence do in two tasks, and then scores wrong tokens.
-            logits_cache=False,
-        )
+        return kind.open_finished(folder, batch_size)
     except DataeffError:
         raise
     except Exception as error:
@@ -123,12 +122,9 @@ def _check_weights(folder: Path, network: Any) -> None:
         )
 
 
-def _check_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
-    size = len(tokenizer)
-    if not size <= rows <= -(-size // PAD_VOCABULARY_TO) * PAD_VOCABULARY_TO:
+def _check_vocabulary(folder: Path, rows: int, size: int) -> None:
+    if not size <= rows <= -(-size // PADDED_MULTIPLE) * PADDED_MULTIPLE:
         raise DataeffError(
             f"{folder}: its tokenizer has {size} tokens but its model {rows}: different vocabularies; "
             f"put the tokenizer that the model was trained with into the folder"
         )
-    if tokenizer.eos_token_id is None:
-        raise DataeffError(f"{folder / 'tokenizer_config.json'}: no eos_token; name the document separator there")

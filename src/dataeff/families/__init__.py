@@ -1,12 +1,21 @@
-"""What differs between model families: the model, how a batch is cut, and the loss. Nothing else asks which it is."""
+"""What differs between model families: samples, model, how a batch is cut, loss, measures. Nothing else asks which."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from dataeff.errors import unknown_name
+from dataeff.families.interface import Family
+from dataeff.study.types import FamilyName
 
 
-def family(name: str) -> ModuleType:
-    """The module of a family: `build_model`, `cut`, `loss_sum`."""
-    from dataeff.families import gpt
+def find_family(name: FamilyName) -> type[Family]:
+    """The class of a family; an object of it, for a tokenizer, is what stages work with."""
+    from dataeff.families.bert import Bert
+    from dataeff.families.gpt import Gpt
 
-    return {"gpt": gpt}[name]
+    families: dict[str, type[Family]] = {"gpt": Gpt, "bert": Bert}
+    if name not in families:
+        raise unknown_name("family", name, families, "run.family")
+    return families[name]
+
+
+__all__ = ["Family", "find_family"]

@@ -10,6 +10,8 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,14 @@ from numpy.typing import NDArray
 
 from dataeff import keyed
 from dataeff.errors import DataeffError
-from dataeff.families import family
-from dataeff.files import MANIFEST, atomic_directory, check_manifest, read_json, write_json, write_manifest
+from dataeff.families import find_family
+from dataeff.families.batch import Cut
 from dataeff.plan import TrainingPlan
-from dataeff.pretrain import checkpoint
+from dataeff.pretrain import checkpoint, finish
 from dataeff.pretrain.engine import Ranks, make_engine, start_ranks
-from dataeff.pretrain.meter import Log, Progress, peak_memory_bytes
+from dataeff.pretrain.meter import Log, Progress
 from dataeff.pretrain.owner import owned
-from dataeff.pretrain.probe import probe_loss, probe_rows, probe_steps
-from dataeff.provenance import provenance
-from dataeff.samples import Samples
+from dataeff.pretrain.probe import probe_measures, probe_steps
 from dataeff.study.specs import PretrainSpec
 from dataeff.study.types import Hardware
 from dataeff.token_drop import TokenDrop
@@ -72,17 +72,10 @@ def _run(
     plan = TrainingPlan.load(inputs.plan)
     identity = {"spec_digest": spec.digest, "plan_digest": plan.digest}
     ranks.barrier()  # rank 0 may have waited for another owner, which may have finished the run meanwhile
-    if _finished(out, identity):
+    if finish.is_finished(out, identity):
         print(f"{spec.run.name}: finished already with this spec and plan", flush=True)
         return
     Trainer(spec, inputs, plan, state, hardware, ranks, identity).train(out, started)
-
-
-def _finished(out: Path, identity: dict[str, str]) -> bool:
-    if not (out / MANIFEST).is_file() or check_manifest(out) is not None:
-        return False
-    facts = read_json(out / "run.json")
-    return all(facts.get(name) == digest for name, digest in identity.items())
 
 
 class Trainer:
@@ -100,13 +93,11 @@ class Trainer:
     ) -> None:
         self.spec, self.inputs, self.plan, self.state = spec, inputs, plan, state
         self.hardware, self.ranks, self.identity = hardware, ranks, identity
-        self.family = family(spec.run.family)
-        self.samples = Samples(inputs.samples, inputs.tokens)
-        tokenizer = load_tokenizer(inputs.tokenizer)
+        self.family = find_family(spec.run.family)(load_tokenizer(inputs.tokenizer))
+        self.samples = self.family.open_samples(inputs.samples, inputs.tokens)
+        self._check_samples()
         torch.manual_seed(keyed.key(spec.run.seed, "initial weights"))
-        self.network = self.family.build_model(
-            spec.model, vocabulary=tokenizer.padded_vocab_size(), eos_id=tokenizer.eos_id
-        )
+        self.network = self.family.build_model(spec.model)
         self.token_drop = (
             TokenDrop.attach(self.network, layers=spec.dropped_layers, seed=spec.run.seed)
             if spec.dropped_layers
@@ -114,8 +105,15 @@ class Trainer:
         )
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.engine = make_engine(self.network, spec, hardware, ranks)
-        self.probe = probe_rows(inputs.heldout, inputs.tokenizer, spec.model.sequence_length).to(ranks.device)
-        self.seconds = {"heldout": 0.0, "checkpoint": 0.0}
+        self.probe = self.family.probe_batch(inputs.heldout, spec.model.sequence_length)
+        self.seconds = {"startup": 0.0, "heldout": 0.0, "checkpoint": 0.0}
+
+    def _check_samples(self) -> None:
+        if self.samples.sequence_length > self.spec.model.sequence_length:
+            raise DataeffError(
+                f"{self.inputs.samples}: its samples have {self.samples.sequence_length} tokens, the model of "
+                f"{self.spec.run.name} takes {self.spec.model.sequence_length}; make samples of that sequence_length"
+            )
 
     def train(self, out: Path, started: float) -> None:
         first = self._resume()
@@ -129,13 +127,13 @@ class Trainer:
         done_tokens = int(consumed[first - 1]) if first else 0
         progress = Progress(self.spec.run.name, int(consumed[-1]), done_tokens)
         probes = probe_steps(consumed, self.hardware.heldout_points)
-        startup_seconds = time.monotonic() - started
+        self.seconds["startup"] = time.monotonic() - started
         for step, ids in enumerate(self.plan.order.iterate(first), start=first):
             begun = time.monotonic()
             row = self.step(step, ids)
             step_seconds = time.monotonic() - begun
             if step in probes:
-                row["heldout_loss"] = self._timed("heldout", self._probe)
+                row |= self._timed("heldout", self._probe)
             if metrics is not None and timings is not None:
                 metrics.write(row)
                 timings.write({"step": step + 1, "seconds": round(step_seconds, 6)})
@@ -145,39 +143,46 @@ class Trainer:
         if metrics is not None and timings is not None:
             metrics.close()
             timings.close()
-        self._export(out, metrics, timings, startup_seconds)
+        self._finish(out, metrics, timings)
 
     def step(self, step: int, ids: NDArray[np.int64]) -> dict[str, Any]:
         """One optimizer step on the samples `ids`; returns its metrics row."""
         plan_row = self.plan.steps.iloc[step]
         length, kept = int(plan_row["sequence_length"]), int(plan_row["kept_tokens"])
-        batch = self.family.cut(self.samples.read(ids), length, self.spec.length_apply)
-        tokens = batch.shape[0] * (batch.shape[1] - 1)
+        batch = self.family.step_batch(self.samples, ids, self._cut(step, length))
         for group in self.engine.optimizer.param_groups:
             group["lr"] = float(plan_row["learning_rate"])
         torch.manual_seed(keyed.key(self.spec.run.seed, "dropout", step, self.ranks.rank))
-        loss_sum = 0.0
-        for rows, counted in self._micro_batches(len(batch)):
+        totals = dict.fromkeys(batch.counts, 0.0)
+        for rows, counted in self._micro_batches(batch.rows):
             if self.token_drop is not None:
                 self.token_drop.set_step(step, kept=kept, rows_B=torch.from_numpy(rows).to(self.ranks.device))
-            part = torch.from_numpy(batch[rows]).to(self.ranks.device)
-            loss, _ = self.family.loss_sum(self.engine, part)
-            # DeepSpeed averages gradients over ranks; the loss is a mean over the whole step's tokens.
-            self.engine.backward(loss * (counted * self.ranks.world_size / tokens))
-            loss_sum += float(loss.detach()) * counted
+            sums = self.family.loss_sums(self.engine, batch.part(rows, self.ranks.device))
+            # DeepSpeed averages gradients over ranks; each part of the loss is a mean over the whole step.
+            scaled = [loss * (counted * self.ranks.world_size / batch.counts[name]) for name, loss in sums.items()]
+            self.engine.backward(reduce(add, scaled))
+            totals = {name: totals[name] + float(loss.detach()) * counted for name, loss in sums.items()}
         self.engine.step()
-        mean = self.ranks.sum(loss_sum) / tokens
-        self._check_finite(mean, step, ids)
+        means = {name: self.ranks.sum(total) / batch.counts[name] for name, total in totals.items()}
+        loss = sum(means.values())
+        self._check_finite(loss, step, ids)
         return {
             "step": step + 1,
-            "loss": mean,
+            "loss": loss,
+            **(means if len(means) > 1 else {}),
             "learning_rate": float(plan_row["learning_rate"]),
             "gradient_norm": float(self.engine.get_global_grad_norm()),
             "sequence_length": length,
             "kept_tokens": kept,
             "raw_tokens": int(plan_row["cumulative_raw_tokens"]),
             "effective_tokens": int(plan_row["cumulative_effective_tokens"]),
+            **batch.facts,
         }
+
+    def _cut(self, step: int, length: int) -> Cut:
+        # An order of admission exists where a curriculum selects samples by their difficulty.
+        selects = self.plan.order.admission is not None
+        return Cut(length, self.spec.length_apply, selects, self.spec.run.seed, step)
 
     def _micro_batches(self, rows: int) -> list[tuple[NDArray[np.int64], int]]:
         """This rank's micro-batches of a step: (row numbers, 1 or 0); 0 marks a repeated row that does not count.
@@ -200,8 +205,10 @@ class Trainer:
                 f"The log and the checkpoints so far are kept in {self.state}"
             )
 
-    def _probe(self) -> float:
-        return probe_loss(self.engine, self.probe, self.family.loss_sum, self.hardware.micro_batch)
+    def _probe(self) -> dict[str, float]:
+        device = self.ranks.device
+        measures = probe_measures(self.engine, self.family, self.probe, self.hardware.micro_batch, device)
+        return {f"heldout_{name}": value for name, value in measures.items()}
 
     def _timed(self, what: str, work: Any) -> Any:
         begun = time.monotonic()
@@ -226,61 +233,21 @@ class Trainer:
             timings.sync()
         checkpoint.save(self.engine, self.state, done, self.identity, rank=self.ranks.rank, barrier=self.ranks.barrier)
 
-    def _export(self, out: Path, metrics: Log | None, timings: Log | None, startup_seconds: float) -> None:
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        weights = self._weights()
+    def _finish(self, out: Path, metrics: Log | None, timings: Log | None) -> None:
+        weights = finish.all_weights(self.network, self.hardware.zero_stage)
         if metrics is not None and timings is not None:
-            with atomic_directory(out) as temporary:
-                self.network.config.use_cache = True
-                self.network.save_pretrained(temporary, state_dict=weights)
-                for file in self.inputs.tokenizer.iterdir():
-                    if file.name != MANIFEST:
-                        shutil.copyfile(file, temporary / file.name)
-                shutil.copyfile(self.state / "metrics.jsonl", temporary / "metrics.jsonl")
-                write_json(temporary / "run.json", self._facts(metrics))
-                write_manifest(temporary)
-                write_json(temporary / "timings.json", self._timings(timings, startup_seconds))
+            finished = finish.Finished(
+                self.spec,
+                self.plan,
+                self.identity,
+                self.parameters,
+                metrics.rows,
+                self.state / "metrics.jsonl",
+                timings.rows,
+                self.seconds,
+                self.ranks.world_size,
+                self.hardware.threads,
+            )
+            finish.write(finished, self.network, weights, self.inputs.tokenizer, out)
             shutil.rmtree(self.state)
         self.ranks.barrier()
-
-    def _weights(self) -> dict[str, Any]:
-        """The full state on every rank, gathered where ZeRO 3 has split the parameters."""
-        if self.hardware.zero_stage < 3:
-            return dict(self.network.state_dict())
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(list(self.network.parameters())):
-            return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-
-    def _facts(self, metrics: Log) -> dict[str, Any]:
-        tail = metrics.rows[-max(1, len(metrics.rows) // 20) :]
-        return {
-            "run": self.spec.run.model_dump(mode="json"),
-            "name": self.spec.run.name,
-            **self.identity,
-            "parameters": self.parameters,
-            "steps": len(metrics.rows),
-            "raw_tokens": metrics.rows[-1]["raw_tokens"],
-            "effective_tokens": metrics.rows[-1]["effective_tokens"],
-            "epochs": self.plan.facts["epochs"],
-            "final_training_loss": sum(row["loss"] for row in tail) / len(tail),
-            "heldout_loss": metrics.rows[-1]["heldout_loss"],
-            **provenance().model_dump(mode="json"),
-        }
-
-    def _timings(self, timings: Log, startup_seconds: float) -> dict[str, Any]:
-        seconds = sum(row["seconds"] for row in timings.rows)
-        return {
-            "training_seconds": round(seconds, 3),
-            "steps_per_second": round(len(timings.rows) / seconds, 4),
-            "raw_tokens_per_second": round(self.plan.facts["raw_tokens"] / seconds, 1),
-            "effective_tokens_per_second": round(self.plan.facts["effective_tokens"] / seconds, 1),
-            "startup_seconds": round(startup_seconds, 3),
-            "heldout_seconds": round(self.seconds["heldout"], 3),
-            "checkpoint_seconds": round(self.seconds["checkpoint"], 3),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "world_size": self.ranks.world_size,
-            "threads": self.hardware.threads,
-        }

@@ -54,6 +54,11 @@ def check_study(study: Study) -> None:
 def _check_metrics(study: Study, family: str, name: str) -> None:
     variant = study.variants[family][name]
     for metric, part in variant.curriculum.items():
+        if part.apply == "reshape" and family == "bert":
+            raise DataeffError(
+                f"variants.bert.{name}.curriculum.{metric}.apply: reshape cuts a sample into several, which sentence pairs "
+                f"cannot be; use truncate or select"
+            )
         known = SELECT_METRICS[family] if part.apply == "select" else [LENGTH_METRIC]
         if metric not in known:
             raise unknown_name(

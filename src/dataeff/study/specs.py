@@ -20,6 +20,7 @@ from dataeff.corpus.selection import substitutes_of
 from dataeff.errors import DataeffError
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
 from dataeff.study.load import Study, validate
+from dataeff.study.published import PublishedResult, published_of
 from dataeff.study.types import (
     FREQUENCY,
     Adam,
@@ -170,6 +171,7 @@ class GridSpec(Spec):
     tokenizers: dict[str, str]
     shots: list[int]
     tasks: dict[str, Task]
+    published: list[PublishedResult]
 
 
 def dropped_layers(variant: Variant, layers: int) -> list[int]:
@@ -288,6 +290,7 @@ def grid_spec(study: Study, grid: str) -> GridSpec:
         tokenizers={family: study.scale.families[family].tokenizer for family in families},
         shots=study.scale.evaluation.shots,
         tasks=study.tasks,
+        published=published_of(study.published, runs),
     )
 
 

@@ -1,6 +1,7 @@
 """tables: the result files of a grid's runs -> CSV, LaTeX and JSON tables, and the summary for the terminal.
 
-quality (what is reached at what cost, with differences to the baseline), heldout_by_domain, tasks, and time
+quality (what is reached at what cost, with differences to the baseline), published (the papers' numbers beside
+ours), heldout_by_domain, tasks, and time
 (where it went). Every number comes from a result file; nothing is read from a log.
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from dataeff.files import atomic_directory, write_manifest, write_text
 from dataeff.study.specs import GridSpec
 from dataeff.tables.details import domain_table, task_table, time_table
+from dataeff.tables.published import published_table
 from dataeff.tables.quality import quality_table
 from dataeff.tables.results import read_runs
 from dataeff.tables.table import write_table
@@ -26,7 +28,13 @@ def build(spec: GridSpec, results: Path, out: Path, data: Path | None = None) ->
     domains, domains_csv = domain_table(runs)
     tasks, tasks_csv = task_table(spec, runs)
     with atomic_directory(out) as folder:
-        for table in (quality_table(spec, runs), domains, tasks, time_table(Path(results), data and Path(data))):
+        for table in (
+            quality_table(spec, runs),
+            published_table(spec, runs),
+            domains,
+            tasks,
+            time_table(Path(results), data and Path(data)),
+        ):
             write_table(table, folder)
         write_text(folder / f"{domains.name}.csv", domains_csv)
         write_text(folder / f"{tasks.name}.csv", tasks_csv)

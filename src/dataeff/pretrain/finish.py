@@ -1,0 +1,109 @@
+"""The folder of a finished run: what the library opens, and what is known of the run. Whole or not there at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dataeff.files import MANIFEST, atomic_directory, check_manifest, read_json, write_json, write_manifest
+from dataeff.plan import TrainingPlan
+from dataeff.pretrain.meter import peak_memory_bytes
+from dataeff.provenance import provenance
+from dataeff.study.specs import PretrainSpec
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run has come to. `metrics` and `timings`: a row per step; `metrics_file` holds the first."""
+
+    spec: PretrainSpec
+    plan: TrainingPlan
+    identity: Mapping[str, str]
+    parameters: int
+    metrics: Rows
+    metrics_file: Path
+    timings: Rows
+    seconds: Mapping[str, float]
+    """Beside the steps: startup, heldout, checkpoint."""
+    world_size: int
+    threads: int
+
+    def facts(self) -> dict[str, Any]:
+        """run.json"""
+        last, tail = self.metrics[-1], self.metrics[-max(1, len(self.metrics) // 20) :]
+        return {
+            "run": self.spec.run.model_dump(mode="json"),
+            "name": self.spec.run.name,
+            **self.identity,
+            "parameters": self.parameters,
+            "steps": len(self.metrics),
+            "raw_tokens": last["raw_tokens"],
+            "effective_tokens": last["effective_tokens"],
+            "epochs": self.plan.facts["epochs"],
+            "final_training_loss": sum(row["loss"] for row in tail) / len(tail),
+            **{name: value for name, value in last.items() if name.startswith("heldout_")},
+            **provenance().model_dump(mode="json"),
+        }
+
+    def times(self) -> dict[str, Any]:
+        """timings.json"""
+        seconds = sum(row["seconds"] for row in self.timings)
+        return {
+            "training_seconds": round(seconds, 3),
+            "steps_per_second": round(len(self.timings) / seconds, 4),
+            "raw_tokens_per_second": round(self.plan.facts["raw_tokens"] / seconds, 1),
+            "effective_tokens_per_second": round(self.plan.facts["effective_tokens"] / seconds, 1),
+            "startup_seconds": round(self.seconds["startup"], 3),
+            "heldout_seconds": round(self.seconds["heldout"], 3),
+            "checkpoint_seconds": round(self.seconds["checkpoint"], 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "world_size": self.world_size,
+            "threads": self.threads,
+        }
+
+
+def write(finished: Finished, network: Any, weights: dict[str, Any], tokenizer: Path, out: Path) -> None:
+    """Writes model, tokenizer, metrics.jsonl, run.json and timings.json; timings differ from one execution to the
+    next and are no part of the manifest.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    with atomic_directory(out) as temporary:
+        network.config.use_cache = True
+        network.save_pretrained(temporary, state_dict=weights)
+        _copy((file for file in tokenizer.iterdir() if file.name != MANIFEST), temporary)
+        _copy([finished.metrics_file], temporary)
+        write_json(temporary / "run.json", finished.facts())
+        write_manifest(temporary)
+        write_json(temporary / "timings.json", finished.times())
+
+
+def _copy(files: Iterable[Path], folder: Path) -> None:
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+
+
+def all_weights(network: nn.Module, zero_stage: int) -> dict[str, Any]:
+    """The full state, gathered where ZeRO 3 has split the parameters: all ranks call it."""
+    if zero_stage < 3:
+        return dict(network.state_dict())
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(network.parameters())):
+        return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def is_finished(out: Path, identity: Mapping[str, str]) -> bool:
+    """Whether the folder is whole and of this spec and plan."""
+    if not (out / MANIFEST).is_file() or check_manifest(out) is not None:
+        return False
+    facts = read_json(out / "run.json")
+    return all(facts.get(name) == digest for name, digest in identity.items())
