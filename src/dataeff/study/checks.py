@@ -56,8 +56,8 @@ def _check_metrics(study: Study, family: str, name: str) -> None:
     for metric, part in variant.curriculum.items():
         if part.apply == "reshape" and family == "bert":
             raise DataeffError(
-                f"variants.bert.{name}.curriculum.{metric}.apply: reshape cuts a sample into several, which sentence pairs "
-                f"cannot be; use truncate or select"
+                f"variants.bert.{name}.curriculum.{metric}.apply: reshape cuts a sample into several, which sentence "
+                f"pairs cannot be; use truncate or select"
             )
         known = SELECT_METRICS[family] if part.apply == "select" else [LENGTH_METRIC]
         if metric not in known:
