@@ -25,10 +25,10 @@ study: setup
 	@dataeff run --cores all $(ARGS)
 
 test: setup
-	pytest -m "not slow" $(ARGS)
+	pytest -m "not slow" -n 2 $(ARGS)
 
-test-all: setup
-	pytest $(ARGS)
+test-all: test
+	pytest -m slow $(ARGS)
 
 # Ratios against the peers, side by side; about ten minutes. BENCH=analyze.py runs one of them.
 BENCH ?= tokens.py analyze.py reduce.py order.py
