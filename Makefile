@@ -25,7 +25,7 @@ study: setup
 	@dataeff run --cores all $(ARGS)
 
 test: setup
-	pytest -m "not slow" -n 2 $(ARGS)
+	pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-all: test
 	pytest -m slow $(ARGS)
