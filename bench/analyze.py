@@ -2,9 +2,9 @@
 
 `python bench/analyze.py [--samples N]`: GPT windows of 2,048 tokens over synthetic documents (ids as frequent as
 words), 2 workers on both sides. DeepSpeed gets a dataset that cuts a window out of a memory-mapped array, which is
-less than Megatron's does, and metric functions as Megatron-DeepSpeed's analyze_data.py has them, in its
-published batches of 10,000. Its map and reduce are
-timed inside a process that has imported everything; "whole process" is a command from its start to its end.
+less than Megatron's does, and metric functions as Megatron-DeepSpeed's analyze_data.py has them, in its published
+batches of 10,000. Its map and reduce are timed inside a process that has imported everything; "whole process" is a
+command from its start to its end.
 """
 
 from __future__ import annotations
