@@ -14,13 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataeff import keyed
-from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Loss, Scores, TaskScore, write_scores
+from dataeff.evaluate.scores import (
+    DomainLoss,
+    HeldoutScores,
+    Loss,
+    MaskedDomainLoss,
+    MaskedHeldoutScores,
+    MaskedLoss,
+    Scores,
+    TaskScore,
+    write_scores,
+)
 from dataeff.files import canonical_digest, read_yaml, write_json, write_text
 from dataeff.provenance import Machine
 from dataeff.study.load import extend
 from dataeff.study.published import published_of, read_published
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import Model, Run, Task, Variant
+from dataeff.study.types import FamilyName, Model, Run, Task, Variant
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
@@ -41,11 +51,15 @@ LENGTH, BATCH, NOMINAL_STEPS = 256, 8, 220
 TRAIN_TOKENS = LENGTH * BATCH * NOMINAL_STEPS
 
 
+def project_variants(family: FamilyName) -> dict[str, Variant]:
+    raw = read_yaml(ROOT / "config" / "variants" / f"{family}.yaml")
+    return {name: Variant.model_validate(extend(raw, name, "variants")) for name in raw}
+
+
 def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | None = None) -> GridSpec:
     """The core grid at a tiny scale; `variants` replaces the project's own (then all are run at 100% data)."""
     if variants is None:
-        raw = read_yaml(ROOT / "config" / "variants" / "gpt.yaml")
-        variants = {name: Variant.model_validate(extend(raw, name, "variants")) for name in raw}
+        variants = project_variants("gpt")
         pairs = [(Fraction(1), name) for name in FULL] + [(Fraction(1, 2), name) for name in HALF]
     else:
         pairs = [(Fraction(1), name) for name in variants]
@@ -69,10 +83,53 @@ def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | Non
     )
 
 
+def both_families(seeds: Sequence[int] = (1234,)) -> GridSpec:
+    """Two variants and the baseline of each family at 100% data, and its composition at half of it."""
+    spec = grid_spec(seeds)
+    runs = [
+        Run(family=family, variant=name, data=data, seed=seed)
+        for family, names in (("gpt", ["baseline", "cl_voc", "ltd"]), ("bert", ["baseline", "cl_seqreo", "ltd"]))
+        for data, variants in ((Fraction(1), names), (Fraction(1, 2), ["baseline", "composed"]))
+        for name in variants
+        for seed in seeds
+    ]
+    bert = Model(layers=4, hidden=128, heads=4, sequence_length=LENGTH)
+    return spec.model_copy(
+        update={
+            "runs": runs,
+            "variants": {**spec.variants, "bert": project_variants("bert")},
+            "train_tokens": {"gpt": TRAIN_TOKENS, "bert": TRAIN_TOKENS},
+            "tokenizers": {"gpt": "bpe4k", "bert": "wordpiece4k"},
+            "models": {**spec.models, "bert": bert},
+            "published": published_of(read_published(ROOT / "config" / "papers"), runs),
+        }
+    )
+
+
+def only(spec: GridSpec, family: FamilyName) -> GridSpec:
+    """The part of a grid that is of one family."""
+    runs = [run for run in spec.runs if run.family == family]
+    parts = {
+        name: {family: getattr(spec, name)[family]} for name in ("variants", "train_tokens", "tokenizers", "models")
+    }
+    return spec.model_copy(update={"runs": runs, **parts, "published": published_of(spec.published, runs)})
+
+
 def heldout_loss(run: Run) -> float:
-    """A made-up loss: more data helps, longer names of methods help a little, seeds differ."""
+    """A made-up loss: more data helps, longer names of methods help a little, seeds differ; a masked one is lower."""
     noise = keyed.generator(run.seed, f"loss of {run.variant}", round(run.data * 100)).normal(0, 0.01)
-    return round(5.0 - 0.3 * math.log2(float(run.data) * 2) - 0.012 * (len(run.variant) - 8) + noise, 5)
+    return round(
+        (5.0 if run.family == "gpt" else 3.0)
+        - 0.3 * math.log2(float(run.data) * 2)
+        - 0.012 * (len(run.variant) - 8)
+        + noise,
+        5,
+    )
+
+
+def order_accuracy(run: Run) -> float:
+    """A made-up share of segment pairs whose order is told right."""
+    return round(0.8 - 0.04 * heldout_loss(run), 5)
 
 
 def task_value(run: Run, task: str, shots: int) -> float:
@@ -85,7 +142,7 @@ def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[
     results, data = root / "results" / spec.scale_name, root / "results" / "data" / "packages"
     for run in spec.runs:
         _write_run(results, spec, run)
-    _write_difficulty(data / "bpe4k", spec)
+    _write_difficulty(data, spec)
     card = data / "corpus.json"
     write_json(card, corpus_card())
     for shard, tokens in (("00", 600_000), ("01", 400_000)):
@@ -172,6 +229,9 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
         "model_digest": canonical_digest([run.name, "weights"]),
         **made_with,
     }
+    if run.family == "bert":
+        _write_masked(folder, identity, loss, order_accuracy(run))
+        return
     domains = {}
     for number, domain in enumerate(DOMAINS):
         noise = keyed.generator(run.seed, f"{domain} of {run.variant}", round(run.data * 100)).normal(0, 0.02)
@@ -203,6 +263,25 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
             folder / f"{shots}shot" / "scores.json",
             Scores(**identity, shots=shots, tasks=tasks, average=average),
         )
+
+
+def _write_masked(folder: Path, identity: dict[str, Any], loss: float, accuracy: float) -> None:
+    """heldout.json of a masked model, which answers no tasks. Its first domain is too short for pairs of segments."""
+
+    def masked(nats: float, tokens: int) -> dict[str, Any]:
+        order = {"sentence_order_loss": 0.7, "sentence_order_accuracy": accuracy, "pairs": 40}
+        return {"loss": nats, **order, "tokens": tokens, "bytes": round(tokens * BYTES_PER_TOKEN / 0.15)}
+
+    domains = {
+        domain: MaskedDomainLoss(**masked(round(loss + 0.1 * (number - 2.5), 5), 1500), documents=20)
+        for number, domain in enumerate(DOMAINS)
+        if number
+    }
+    folder.mkdir(parents=True)
+    write_scores(
+        folder / "heldout.json",
+        MaskedHeldoutScores(**identity, domains=domains, overall=MaskedLoss(**masked(loss, 7500))),
+    )
 
 
 def _loss(nats: float, tokens: int) -> dict[str, Any]:
@@ -285,7 +364,9 @@ def _metric_lines(steps: dict[str, np.ndarray], final: float, run: Run) -> list[
 def _write_difficulty(data: Path, spec: GridSpec) -> None:
     for family, variants in spec.variants.items():
         for metric in sorted({metric for variant in variants.values() for metric in variant.selections}):
-            folder = data / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
+            folder = (
+                data / spec.tokenizers[family] / f"{family}-{spec.models[family].sequence_length}" / "analyze" / metric
+            )
             folder.mkdir(parents=True)
             random = keyed.generator(1, "difficulty")
             value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(np.int64)

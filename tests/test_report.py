@@ -16,8 +16,18 @@ from dataeff import figures, report, tables
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, write_json
 from dataeff.study.specs import GridSpec
+from dataeff.study.types import FamilyName
 from dataeff.tables.table import format_cell, read_table
-from tests.result_factory import COMMIT, DOMAINS, MACHINE, SOFTWARE, grid_spec, write_results
+from tests.result_factory import (
+    COMMIT,
+    DOMAINS,
+    MACHINE,
+    SOFTWARE,
+    both_families,
+    grid_spec,
+    only,
+    write_results,
+)
 
 ABOUT = 'every <b>sample</b> & "all" of it'
 VOID = {"meta", "link", "img", "br"}
@@ -107,6 +117,16 @@ def inputs_of(root: Path, seeds: tuple[int, ...], drawn: Path | None = None) -> 
     return Inputs(spec, results, corpus, sorted(data.glob("bpe4k/tokens/*.json")), *folders)
 
 
+def inputs_of_both(root: Path, drawn: Path, family: FamilyName | None = None) -> Inputs:
+    """A grid of both families, or its part of one, with the figures of another build."""
+    spec = both_families() if family is None else only(both_families(), family)
+    results, data, corpus = write_results(root, spec)
+    folders = (results / "tables" / "core", results / "figures" / "core")
+    tables.build(spec, results, folders[0], data)
+    shutil.copytree(drawn, folders[1])
+    return Inputs(spec, results, corpus, sorted(data.glob("bpe4k/tokens/*.json")), *folders)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return inputs_of(tmp_path_factory.mktemp("report"), (1234,))
@@ -178,14 +198,31 @@ def test_every_table_is_shown_cell_by_cell(inputs: Inputs, page: Page) -> None:
     for name in ("quality", "published", "heldout_by_domain", "tasks", "time"):
         table = read_table(inputs.tables, name)
         assert table.title in page.visible or name == "quality"
-        for section in table.sections:
+        for section in table.filled_sections():
             columns = [column for column in table.shown_in(section) if column.key != "family"]
             rows = shown.pop(0)
             assert rows[0] == [column.heading for column in columns]
-            assert rows[1:] == [[format_cell(column, row) for column in columns] for row in table.rows]
+            assert rows[1:] == [[format_cell(column, row) for column in columns] for row in table.rows_in(section)]
         for note in table.notes:
             assert note in page.visible
+        assert table.headline in page.visible
     assert shown == []
+
+
+def test_published_numbers_have_a_place_of_their_own(inputs: Inputs, page: Page, tmp_path: Path) -> None:
+    assert "published" in page.values("id")
+    assert "#published" in page.values("href")
+    headings = [rows[0] for rows in page.tables]
+    quality = headings.index([column.heading for column in read_table(inputs.tables, "quality").shown_in("cost")][1:])
+    assert headings[quality + 1][3:5] == ["0-shot, published", "0-shot, ours"]
+    shutil.copytree(inputs.tables, tmp_path / "tables")
+    table = read_json(tmp_path / "tables" / "published.json")
+    write_json(tmp_path / "tables" / "published.json", {**table, "rows": [], "headline": ""})
+    without = Page(inputs._replace(tables=tmp_path / "tables").build())
+    assert "published" not in without.values("id")
+    assert "#published" not in without.values("href")
+    assert table["title"] not in without.visible
+    inputs.build()
 
 
 def test_texts_are_escaped(text: str, page: Page) -> None:
@@ -335,6 +372,52 @@ def test_a_browser_sorts_the_tables_without_a_console_error(inputs: Inputs, text
     assert len(absent) == 2
     assert order("cost") == [(row["variant"], row["data"]) for row in [*known, *absent]]
     assert seen.values("aria-sort") == ["ascending", "ascending", "descending"]
+
+
+def test_a_grid_of_both_families(inputs: Inputs, tmp_path: Path) -> None:
+    both = inputs_of_both(tmp_path, inputs.figures)
+    page = Page(both.build())
+    assert page.open == []
+    loss = page.tables[0]
+    assert loss[0][:5] == ["family", "variant", "data", "seeds", "loss (nats)"]
+    assert [row[:3] for row in loss[1:]] == [
+        [row["family"], row["variant"], row["data"]] for row in read_table(both.tables, "quality").rows
+    ]
+    bits = loss[0].index("bits per byte")
+    assert {row[0] for row in loss[1:] if row[bits] == "–"} == {"bert"}
+    for family, variants in both.spec.variants.items():
+        for name in {run.variant for run in both.spec.runs if run.family == family}:
+            assert f"{family} {name}" in page.visible
+            assert variants[name].about in page.visible
+    for run in both.spec.runs:
+        of_run = [link for link in page.values("href") if f"/{run.name}/" in link or f"/{run.name}." in link]
+        assert len(of_run) == (7 if run.family == "gpt" else 5), run.name
+        assert all((both.page.parent / link).is_file() for link in of_run)
+    assert "1.3-billion-parameter models" in page.visible
+    assert "BERT-large (336 million parameters)" in page.visible
+
+
+def test_a_grid_of_masked_models_alone(inputs: Inputs, tmp_path: Path) -> None:
+    bert = inputs_of_both(tmp_path, inputs.figures, "bert")
+    page = Page(bert.build())
+    assert page.tables[0][0][:4] == ["variant", "data", "seeds", "loss (nats/masked token)"]
+    assert not [heading for rows in page.tables for heading in rows[0] if heading in ("bits per byte", "0-shot, ours")]
+    assert "a masked model continues no text" in page.visible
+    assert "1.3-billion-parameter" not in page.visible
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which is not installed")
+def test_a_browser_sorts_published_numbers_by_value_and_not_by_mark(inputs: Inputs, tmp_path: Path) -> None:
+    both = inputs_of_both(tmp_path / "both", inputs.figures)
+    before = Page(both.build())
+    (number,) = [
+        index for index, rows in enumerate(before.tables) if rows[0][3:] == ["GLUE average (%)", "hours on 64 V100"]
+    ]
+    page, console = browsed(both.build(), PRESS + f'press({number}, "GLUE average (%)", 1);', tmp_path / "sorted")
+    assert console == []
+    found = [row[3] for row in page.tables[number][1:]]
+    assert found == ["86.61†", "87.29", "87.44†", "87.48", "88.17†"]
+    assert [row[3] for row in before.tables[number][1:]] != found
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which is not installed")

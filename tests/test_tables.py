@@ -26,8 +26,11 @@ from tests.result_factory import (
     FULL,
     HALF,
     LENGTH,
+    both_families,
     grid_spec,
     heldout_loss,
+    only,
+    order_accuracy,
     task_value,
     training_seconds,
     write_results,
@@ -259,6 +262,82 @@ def test_the_results_of_another_run_are_refused(tmp_path: Path) -> None:
 def test_a_grid_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataeffError, match="grid 'core' has no runs"):
         tables.build(grid_spec().model_copy(update={"runs": []}), tmp_path, tmp_path / "out")
+
+
+# --- families ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return built(tmp_path_factory.mktemp("both"), both_families())
+
+
+def test_what_a_family_is_not_measured_by_is_empty(both: tuple[Path, Path]) -> None:
+    bert = row_of(both[1] / "quality.csv", family="bert", variant="ltd", data="100%")
+    gpt = row_of(both[1] / "quality.csv", family="gpt", variant="ltd", data="100%")
+    for key in ("bits_per_byte", "bits_per_byte_delta", "average_0shot", "average_10shot_delta"):
+        assert bert[key] == ""
+        assert gpt[key] != ""
+    assert gpt["sentence_order_accuracy"] == ""
+    runs = {name: Run(family="bert", variant=name, data=Fraction(1), seed=1234) for name in ("ltd", "baseline")}
+    accuracy = {name: order_accuracy(run) for name, run in runs.items()}
+    assert float(bert["sentence_order_accuracy"]) == accuracy["ltd"]
+    assert float(bert["sentence_order_accuracy_delta"]) == pytest.approx(accuracy["ltd"] - accuracy["baseline"])
+    difference = heldout_loss(runs["ltd"]) - heldout_loss(runs["baseline"])
+    assert float(bert["heldout_loss_delta"]) == pytest.approx(difference)
+
+
+def test_rows_of_a_section_are_those_with_a_value_in_it(both: tuple[Path, Path]) -> None:
+    quality = read_table(both[1], "quality")
+    families = {name: [row["family"] for row in quality.rows_in(name)] for name in quality.sections}
+    assert families["heldout"] == families["cost"] == ["gpt"] * 5 + ["bert"] * 5
+    assert (families["order"], families["averages"]) == (["bert"] * 5, ["gpt"] * 5)
+    latex = (both[1] / "quality.tex").read_text(encoding="utf-8")
+    averages = latex.split("\\end{tabular}")[2]
+    assert "0-shot average" in averages
+    assert averages.count("gpt & ") == 5
+    assert "bert & " not in averages
+    assert any("Compare within a family only" in note for note in quality.notes)
+
+
+def test_domains_of_a_masked_model_are_in_nats_per_masked_token(both: tuple[Path, Path]) -> None:
+    results, out = both
+    row = row_of(out / "heldout_by_domain.csv", family="bert", variant="ltd", data="100%", domain="Legal_text")
+    score = read_json(results / "evaluate" / "bert-ltd-100-s1234" / "heldout.json")["domains"]["Legal_text"]
+    assert float(row["loss"]) == score["loss"]
+    assert (row["bits_per_byte"], row["sentence_order_accuracy"]) == ("", str(score["sentence_order_accuracy"]))
+    domains = {row["domain"] for row in rows_of(out / "heldout_by_domain.csv") if row["family"] == "bert"}
+    assert domains == set(DOMAINS[1:])
+    table = read_table(out, "heldout_by_domain")
+    assert {row["family"] for row in table.rows_in("domain")} == {"gpt"}
+    assert {row["family"] for row in table.rows_in("masked")} == {"bert"}
+    (column,) = [column for column in table.shown_in("masked") if column.heading == "Legal_text"]
+    assert format_cell(column, table.rows_in("masked")[0]) == f"{table.rows_in('masked')[0]['masked Legal_text']:.3f}"
+
+
+def test_tasks_are_those_of_the_family_that_answers_them(both: tuple[Path, Path], tmp_path: Path) -> None:
+    assert {row["family"] for row in rows_of(both[1] / "tasks.csv")} == {"gpt"}
+    _, out = built(tmp_path, only(both_families(), "bert"))
+    assert rows_of(out / "tasks.csv") == []
+    assert "a masked model continues no text" in read_table(out, "tasks").notes[0]
+    assert "average_0shot" not in rows_of(out / "quality.csv")[0]
+    assert "bits_per_byte" not in rows_of(out / "quality.csv")[0]
+
+
+def test_a_missing_score_of_gpt_is_still_an_error_beside_bert(tmp_path: Path) -> None:
+    spec = both_families()
+    results, _, _ = write_results(tmp_path, spec)
+    missing = results / "evaluate" / "gpt-ltd-100-s1234" / "10shot" / "scores.json"
+    missing.unlink()
+    with pytest.raises(DataeffError, match=re.escape(str(missing))):
+        tables.build(spec, results, tmp_path / "out")
+
+
+def test_summary_of_both_families(both: tuple[Path, Path]) -> None:
+    lines = lines_of(both)
+    assert [line.split()[:2] for line in lines[2:4]] == [["gpt", "baseline"], ["gpt", "cl_voc"]]
+    assert [line.split()[:2] for line in lines[7:9]] == [["bert", "baseline"], ["bert", "cl_seqreo"]]
+    assert "BERT's loss is per masked token." in lines
 
 
 # --- forms ---------------------------------------------------------------------------------------------------

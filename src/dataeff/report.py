@@ -21,7 +21,7 @@ from dataeff.files import read_json, write_text
 from dataeff.study.specs import GridSpec
 from dataeff.tables.results import RunResult, percent, read_runs
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
-from dataeff.tables.table import Table, format_cell, read_table
+from dataeff.tables.table import Table, mark_of, read_table, value_text
 
 TABLES = ("quality", "published", "heldout_by_domain", "tasks", "time")
 
@@ -46,12 +46,13 @@ def build(
         figures=_pictures(figures, out.parent),
         card=_card(corpus),
         tokens=_tokens(tokens),
-        runs=[_run_facts(result, results, out.parent, spec) for result in runs],
+        runs=[_run_facts(result, results, out.parent) for result in runs],
         parameters={result.run.family: result.training.parameters for result in runs},
         seeds=sorted({run.seed for run in spec.runs}),
         seeds_for_a_claim=SEEDS_FOR_A_CLAIM,
         made_with=_made_with(runs),
         about=_abouts(spec),
+        papers_trained=_papers_trained(spec),
     )
     write_text(out, text)
 
@@ -59,19 +60,25 @@ def build(
 def _shown(table: Table) -> dict[str, Any]:
     """A table's cells as texts, with the plain value beside each for sorting."""
     sections = []
-    one_family = len({row.get("family") for row in table.rows}) == 1
-    for name, title in table.sections.items():
+    of_one_family = len({row.get("family") for row in table.rows}) == 1
+    for name, title in table.filled_sections().items():
+        one_family = of_one_family or name in table.families
         columns = [column for column in table.shown_in(name) if not (one_family and column.key == "family")]
         rows = [
             [
-                {"text": format_cell(column, row), "value": row.get(column.key), "number": column.digits is not None}
+                {
+                    "text": value_text(column, row),
+                    "mark": mark_of(column, row),
+                    "value": row.get(column.key),
+                    "number": column.digits is not None,
+                }
                 for column in columns
             ]
-            for row in table.rows
+            for row in table.rows_in(name)
         ]
         headings = [{"text": column.heading, "number": column.digits is not None} for column in columns]
         sections.append({"title": title, "headings": headings, "rows": rows})
-    return {"title": table.title, "sections": sections, "notes": table.notes, "has_rows": bool(table.rows)}
+    return {"title": table.title, "headline": table.headline, "sections": sections, "notes": table.notes}
 
 
 def _link(path: Path, page_folder: Path) -> str:
@@ -146,7 +153,7 @@ def _dropped(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items() if count) or "–"
 
 
-def _run_facts(result: RunResult, results: Path, page_folder: Path, spec: GridSpec) -> dict[str, Any]:
+def _run_facts(result: RunResult, results: Path, page_folder: Path) -> dict[str, Any]:
     """One row of "what ran", with links to the run's own files as seen from the page."""
     name = result.training.name
     up = _link(results, page_folder)
@@ -156,7 +163,7 @@ def _run_facts(result: RunResult, results: Path, page_folder: Path, spec: GridSp
         "metrics": f"{up}/pretrain/{name}/metrics.jsonl",
         "log": f"{up}/logs/pretrain/{name}.log",
         "held-out": f"{up}/evaluate/{name}/heldout.json",
-        **{f"{shots}-shot": f"{up}/evaluate/{name}/{shots}shot/scores.json" for shots in spec.shots},
+        **{f"{shots}-shot": f"{up}/evaluate/{name}/{shots}shot/scores.json" for shots in result.tasks},
     }
     return {
         "name": name,
@@ -185,6 +192,14 @@ def _made_with(runs: list[RunResult]) -> dict[str, list[str]]:
         "Hardware": different([words(run.training.hardware) for run in runs]),
         "Commit": different([run.training.commit or "not in a git checkout" for run in runs]),
     }
+
+
+def _papers_trained(spec: GridSpec) -> str:
+    sizes = {
+        "gpt": "1.3-billion-parameter models on 300 billion tokens of the Pile",
+        "bert": "BERT-large (336 million parameters) on 1,049 billion tokens of the Pile",
+    }
+    return " and ".join(sizes[family] for family in sizes if family in spec.models)
 
 
 def _abouts(spec: GridSpec) -> list[tuple[str, str]]:

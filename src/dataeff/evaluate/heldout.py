@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from dataeff.errors import DataeffError
 from dataeff.evaluate.documents import domain_files, read_documents
 from dataeff.evaluate.model import OpenModel
-from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Identity, Loss
+from dataeff.evaluate.scores import (
+    DomainLoss,
+    HeldoutScores,
+    Loss,
+    MaskedDomainLoss,
+    MaskedHeldoutScores,
+    MaskedLoss,
+)
 from dataeff.families.interface import Sum, Sums
-from dataeff.provenance import Machine
-from dataeff.study.types import Frozen
 
 
 @dataclass(frozen=True)
@@ -34,31 +37,6 @@ class Slice:
     @property
     def bytes(self) -> int:
         return sum(len(text.encode()) for text in self.texts)
-
-
-class MaskedLoss(Frozen):
-    """Mean held-out losses of sentence pairs: in nats per masked piece, and in nats per pair of their order."""
-
-    loss: float
-    sentence_order_loss: float
-    sentence_order_accuracy: float
-    tokens: int = Field(description="masked pieces: those that are predicted")
-    pairs: int
-    bytes: int = Field(description="of the text that the pairs were made from")
-
-
-class MaskedDomainLoss(MaskedLoss):
-    documents: int
-
-
-class MaskedHeldoutScores(Identity):
-    """heldout.json of a masked model."""
-
-    domains: dict[str, MaskedDomainLoss]
-    overall: MaskedLoss = Field(description="over all the domains' pieces and pairs together")
-    software: dict[str, str]
-    hardware: Machine
-    commit: str | None
 
 
 def heldout_scores(

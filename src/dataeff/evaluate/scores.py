@@ -79,6 +79,31 @@ class HeldoutScores(Identity):
     commit: str | None
 
 
+class MaskedLoss(Frozen):
+    """Mean held-out losses of sentence pairs: in nats per masked piece, and in nats per pair of their order."""
+
+    loss: float
+    sentence_order_loss: float
+    sentence_order_accuracy: float
+    tokens: int = Field(description="masked pieces: those that are predicted")
+    pairs: int
+    bytes: int = Field(description="of the text that the pairs were made from")
+
+
+class MaskedDomainLoss(MaskedLoss):
+    documents: int
+
+
+class MaskedHeldoutScores(Identity):
+    """heldout.json of a masked model."""
+
+    domains: dict[str, MaskedDomainLoss]
+    overall: MaskedLoss = Field(description="over all the domains' pieces and pairs together")
+    software: dict[str, str]
+    hardware: Machine
+    commit: str | None
+
+
 def write_scores(path: Path, result: Identity) -> None:
     """Writes a results file in its schema."""
     write_json(path, result.model_dump(mode="json", by_alias=True))
@@ -89,9 +114,16 @@ def read_scores(path: Path) -> Scores:
     return _read(path, Scores)
 
 
-def read_heldout(path: Path) -> HeldoutScores:
-    """A heldout.json; DataeffError that names the file and key where it does not follow the schema."""
-    return _read(path, HeldoutScores)
+def read_heldout(path: Path) -> HeldoutScores | MaskedHeldoutScores:
+    """A heldout.json; DataeffError that names the file and key where it does not follow the schema.
+
+    What a masked model's holds is told by the pairs that it counts.
+    """
+    raw = read_json(path)
+    overall = raw.get("overall") if isinstance(raw, dict) else None
+    if isinstance(overall, dict) and "pairs" in overall:
+        return validate(MaskedHeldoutScores, raw, str(path))
+    return validate(HeldoutScores, raw, str(path))
 
 
 def _read(path: Path, kind: type[Result]) -> Result:
@@ -103,6 +135,9 @@ __all__ = [
     "HeldoutScores",
     "Identity",
     "Loss",
+    "MaskedDomainLoss",
+    "MaskedHeldoutScores",
+    "MaskedLoss",
     "Scores",
     "TaskScore",
     "read_heldout",

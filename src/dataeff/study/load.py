@@ -15,7 +15,7 @@ from pydantic import Field
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import canonical_digest, read_json, read_yaml, write_if_changed
 from dataeff.study.faults import validate
-from dataeff.study.published import PublishedResult, read_published
+from dataeff.study.published import PublishedResults, read_published
 from dataeff.study.types import (
     Config,
     Corpus,
@@ -66,7 +66,7 @@ class Study(Frozen):
     corpora: dict[str, Corpus]
     tokenizers: dict[str, Tokenizer]
     tasks: dict[str, Task]
-    published: list[PublishedResult] = Field(description="the papers' results, to stand beside ours")
+    published: PublishedResults = Field(description="the papers' results, to stand beside ours")
     config_digest: str = Field(description="of this study, less this field")
 
     @property

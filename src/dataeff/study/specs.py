@@ -20,7 +20,7 @@ from dataeff.corpus.selection import substitutes_of
 from dataeff.errors import DataeffError
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
 from dataeff.study.load import Study, validate
-from dataeff.study.published import PublishedResult, published_of
+from dataeff.study.published import PublishedResults, published_of
 from dataeff.study.types import (
     FREQUENCY,
     Adam,
@@ -171,7 +171,7 @@ class GridSpec(Spec):
     tokenizers: dict[str, str]
     shots: list[int]
     tasks: dict[str, Task]
-    published: list[PublishedResult]
+    published: PublishedResults
 
 
 def dropped_layers(variant: Variant, layers: int) -> list[int]:

@@ -1,8 +1,8 @@
 """tables: the result files of a grid's runs -> CSV, LaTeX and JSON tables, and the summary for the terminal.
 
-quality (what is reached at what cost, with differences to the baseline), published (the papers' numbers beside
-ours), heldout_by_domain, tasks, and time
-(where it went). Every number comes from a result file; nothing is read from a log.
+quality (what is reached at what cost, with differences to the baseline), published (the papers' numbers beside ours),
+heldout_by_domain, tasks, and time (where it went). Every number of ours comes from a result file; nothing is read from
+a log. published.csv is always written, with no row where the papers have none.
 """
 
 from __future__ import annotations

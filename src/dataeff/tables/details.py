@@ -7,95 +7,100 @@ JSON are wide (one row per run group, one column per domain or task, for reading
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataeff.errors import DataeffError
+from dataeff.evaluate.scores import Loss, MaskedLoss
 from dataeff.study.specs import GridSpec
 from dataeff.tables.quality import IDENTITY, differences, identity, mean_of, notes
-from dataeff.tables.results import BASELINE, RunResult, domains_of, group_by_seed, references
+from dataeff.tables.results import (
+    BASELINE,
+    RunResult,
+    bits_per_byte,
+    domains_of,
+    group_by_seed,
+    references,
+    sentence_order_accuracy,
+)
 from dataeff.tables.table import Column, Table, csv_text
 
 Row = dict[str, Any]
+Score = Callable[[Loss | MaskedLoss], float | None]
+
+_SCORES: dict[str, Score] = {
+    "loss": lambda loss: loss.loss,
+    "bits_per_byte": bits_per_byte,
+    "sentence_order_accuracy": sentence_order_accuracy,
+}
+_DOMAIN_SECTIONS = {"bits_per_byte": ("domain", "Bits per byte"), "loss": ("masked", "Nats per masked token")}
+"""What is shown of a domain: of a family that predicts every byte the first, of others the second."""
 
 AFTER_THE_TABLES = ("tables", "figures", "report")
 """Stages whose benchmark files are not whole when the tables are made."""
 
 
-def _domain_score(domain: str, key: str, result: RunResult) -> float:
-    return float(getattr(result.domains[domain], key))
+def _domain_score(domain: str, key: str, result: RunResult) -> float | None:
+    loss = result.domains.get(domain)
+    return None if loss is None else _SCORES[key](loss)
 
 
-def _task_score(task: str, shots: int, result: RunResult) -> float:
-    return result.tasks[shots][task].value
+def _task_score(task: str, shots: int, result: RunResult) -> float | None:
+    return result.tasks[shots][task].value if shots in result.tasks else None
 
 
 def domain_table(runs: list[RunResult]) -> tuple[Table, str]:
-    """Bits per byte by held-out domain: the baseline in full, the others as differences; and the long CSV."""
+    """The loss by held-out domain: the baseline in full, the others as differences; and the long CSV."""
     domains, groups = domains_of(runs), group_by_seed(runs)
+    keys = [key for key in _SCORES if any(_SCORES[key](result.heldout) is not None for result in runs)]
     long_rows: list[Row] = []
     wide_rows: list[Row] = []
     for group in groups:
         is_difference = references(group, runs, group.data) is not None
         wide: Row = identity(group) | {"difference": is_difference}
-        for domain in domains:
+        shown = "loss" if bits_per_byte(group.results[0].heldout) is None else "bits_per_byte"
+        for domain in group.results[0].domains:
             row = identity(group) | {"domain": domain, "tokens": group.results[0].domains[domain].tokens}
-            for key in ("loss", "bits_per_byte"):
+            for key in keys:
                 row |= mean_of(key, (_domain_score(domain, key, result) for result in group.results))
-                deltas = differences(group, runs, group.data, partial(_domain_score, domain, key))
-                row |= mean_of(f"{key}_delta", deltas) if deltas is not None else {f"{key}_delta": None}
+                row |= mean_of(
+                    f"{key}_delta", differences(group, runs, group.data, partial(_domain_score, domain, key))
+                )
             long_rows.append(row)
-            source = "bits_per_byte_delta" if is_difference else "bits_per_byte"
-            wide |= {
-                f"domain {domain}": row[source],
-                f"domain {domain}_interval": row.get(f"{source}_interval"),
-            }
+            source, cell = f"{shown}_delta" if is_difference else shown, f"{_DOMAIN_SECTIONS[shown][0]} {domain}"
+            wide |= {cell: row[source], f"{cell}_interval": row.get(f"{source}_interval")}
         wide_rows.append(wide)
-    shown = [
-        Column(key=f"domain {domain}", heading=domain, section="bits", digits=3, signed_by="difference")
+    columns = [
+        Column(key=f"{section} {domain}", heading=domain, section=section, digits=3, signed_by="difference")
+        for section, _ in _DOMAIN_SECTIONS.values()
         for domain in domains
     ]
     table = Table(
         name="heldout_by_domain",
         title="Held-out text by domain",
-        sections={"bits": "Bits per byte"},
-        columns=[*IDENTITY, *shown],
+        sections=dict(_DOMAIN_SECTIONS.values()),
+        columns=[*IDENTITY, *columns],
         rows=wide_rows,
         notes=[
-            f"Bits per byte: rows of '{BASELINE}' in full; cells with a sign are differences to it at the "
-            "same data fraction and seed, lower is better.",
+            f"Rows of '{BASELINE}' in full; cells with a sign are differences to it at the same data fraction and "
+            "seed, lower is better.",
             *notes([len(group.results) for group in groups])[1:],
         ],
     )
-    columns = [
-        *IDENTITY,
-        Column(key="domain", heading="domain"),
-        Column(key="tokens", heading="tokens"),
-        *(
-            Column(key=key, heading=key, interval=True)
-            for key in ("loss", "loss_delta", "bits_per_byte", "bits_per_byte_delta")
-        ),
-    ]
-    return table, csv_text(columns, long_rows)
+    csv_columns = [*IDENTITY, Column(key="domain", heading="domain"), Column(key="tokens", heading="tokens")]
+    csv_columns += [Column(key=key, heading=key, interval=True) for name in keys for key in (name, f"{name}_delta")]
+    return table, csv_text(csv_columns, long_rows)
 
 
 def task_table(spec: GridSpec, runs: list[RunResult]) -> tuple[Table, str]:
     """Scores by task and shots (mean over seeds), with each task's chance level; and the long CSV."""
-    groups = group_by_seed(runs)
-    first = runs[0].tasks
-    for result in runs:
-        for shots in spec.shots:
-            if set(result.tasks[shots]) != set(first[shots]):
-                raise DataeffError(
-                    f"{shots}shot/scores.json of {result.run.name} has the tasks "
-                    f"{sorted(result.tasks[shots])}, "
-                    f"that of {runs[0].run.name} has {sorted(first[shots])}; evaluate both again"
-                )
-    cells = [(task, shots) for task in first[spec.shots[0]] for shots in spec.shots]
+    asked = [result for result in runs if result.tasks]
+    cells = _cells(asked, spec.shots)
     long_rows: list[Row] = []
     wide_rows: list[Row] = []
-    for group in groups:
+    for group in group_by_seed(asked):
         wide = identity(group)
         for task, shots in cells:
             scores = [result.tasks[shots][task] for result in group.results]
@@ -108,35 +113,45 @@ def task_table(spec: GridSpec, runs: list[RunResult]) -> tuple[Table, str]:
                 "item_standard_error": sum(score.standard_error for score in scores) / len(scores),
             }
             row |= mean_of("value", (score.value for score in scores))
-            deltas = differences(group, runs, group.data, partial(_task_score, task, shots))
-            row |= mean_of("value_delta", deltas) if deltas is not None else {"value_delta": None}
+            row |= mean_of("value_delta", differences(group, runs, group.data, partial(_task_score, task, shots)))
             long_rows.append(row)
             wide |= {f"{task} {shots}": row["value"], f"{task} {shots}_interval": row.get("value_interval")}
         wide_rows.append(wide)
+    scored = [
+        Column(key=f"{task} {shots}", heading=f"{task}, {shots}-shot", section="scores", digits=1, scale=100.0)
+        for task, shots in cells
+    ]
     table = Table(
         name="tasks",
         title="Scores by task",
         sections={"scores": "Scores in percent"},
-        columns=[
-            *IDENTITY,
-            *(
-                Column(
-                    key=f"{task} {shots}",
-                    heading=f"{task}, {shots}-shot",
-                    section="scores",
-                    digits=1,
-                    scale=100.0,
-                )
-                for task, shots in cells
-            ),
-        ],
+        columns=[*IDENTITY, *scored],
         rows=wide_rows,
-        notes=[*_about_tasks(runs[0], cells), *notes([len(group.results) for group in groups])[1:]],
+        notes=_task_notes(asked, cells),
     )
     keys = ["task", "shots", "metric", "items", "chance", "item_standard_error"]
     columns = [*IDENTITY, *(Column(key=key, heading=key) for key in keys)]
     columns += [Column(key=key, heading=key, interval=True) for key in ("value", "value_delta")]
     return table, csv_text(columns, long_rows)
+
+
+def _cells(asked: list[RunResult], shots: list[int]) -> list[tuple[str, int]]:
+    """(task, shots), the same of all runs that were asked."""
+    for result in asked:
+        for number in shots:
+            first, found = asked[0].tasks[number], result.tasks[number]
+            if set(found) != set(first):
+                raise DataeffError(
+                    f"{number}shot/scores.json of {result.run.name} has the tasks {sorted(found)}, that of "
+                    f"{asked[0].run.name} has {sorted(first)}; evaluate both again"
+                )
+    return [(task, number) for task in asked[0].tasks[shots[0]] for number in shots] if asked else []
+
+
+def _task_notes(asked: list[RunResult], cells: list[tuple[str, int]]) -> list[str]:
+    if not asked:
+        return ["No run of this grid answers tasks by prompt: a masked model continues no text."]
+    return [*_about_tasks(asked[0], cells), *notes([len(group.results) for group in group_by_seed(asked)])[1:]]
 
 
 def _about_tasks(result: RunResult, cells: list[tuple[str, int]]) -> list[str]:

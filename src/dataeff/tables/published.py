@@ -1,151 +1,126 @@
-"""The papers' numbers beside ours, as differences to the baseline of the same data fraction.
+"""The papers' numbers beside ours: published differences to the baseline, and the same differences here.
 
-Published levels belong to the Pile and to models of 1.3 billion (GPT) and 336 million (BERT) parameters: only the
-direction of a difference can be compared with a smaller study, and only with seeds enough. Which published numbers
-were read at their source and which are recalled is said in the table.
+Published levels belong to the Pile and to models of 1.3 billion (GPT) and 336 million (BERT) parameters; they stand
+in a section of their own, with no level of ours. What can be compared is the sign of a difference, and
+agreement.py counts in how many of them the two agree. A published number that was not read at its source is marked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from fractions import Fraction
 
-from dataeff.study.published import PublishedResult
+from dataeff.study.published import Place, PublishedResult
 from dataeff.study.specs import GridSpec
-from dataeff.tables.quality import IDENTITY, Measure, differences, identity, mean_of
+from dataeff.study.types import FamilyName
+from dataeff.tables.agreement import DELTAS, FEW_SEEDS, MARKS, QUALITIES, Row, headline, notes
+from dataeff.tables.quality import IDENTITY, Measure, differences, heldout_loss, identity, mean_of
 from dataeff.tables.results import BASELINE, Group, RunResult, group_by_seed
-from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim
 from dataeff.tables.table import Column, Table
 
-NAME = "published"
-# Field of the published tables -> heading, digits, and the shots whose average is ours to compare with.
-FIELDS: dict[str, tuple[str, int, int | None]] = {
-    "avg_0shot": ("0-shot", 1, 0),
-    "avg_10shot": ("10-shot", 1, 10),
-    "glue_avg": ("GLUE", 2, None),
+HOURS = "hours_64xV100"
+SECTIONS = {
+    "same": "Differences to the baseline of the same data fraction",
+    "full": "Differences to the baseline on 100% of the data",
+    "levels": "Published levels (the Pile, the papers' model sizes: not comparable with ours)",
 }
-_WORST = ("no", "derived", "yes")
-
-Key = tuple[str, str, int, str]
+_CSV_ONLY = [
+    Column(key="source", heading="sources of the published numbers", section="csv only"),
+    Column(key="claim", heading="what our differences support", section="csv only"),
+]
+Numbers = Mapping[tuple[Place, str], PublishedResult]
 
 
 def published_table(spec: GridSpec, runs: list[RunResult]) -> Table:
-    """A row per run group that the papers have a number for; no rows where they have none."""
-    numbers: dict[Key, PublishedResult] = {
-        (row.family, row.variant, row.percent, row.field): row for row in spec.published
-    }
-    groups = group_by_seed(runs)
-    fields = [field for field in FIELDS if any(_key(group, field) in numbers for group in groups)]
-    rows = [
-        _row(group, runs, numbers, fields) for group in groups if any(_key(group, field) in numbers for field in fields)
-    ]
-    columns = [*IDENTITY]
-    for field in fields:
-        heading, digits, shots = FIELDS[field]
-        published = Column(
-            key=f"{field}_delta",
-            heading=f"{heading}, published",
-            section="differences",
-            digits=digits,
-            signed=True,
-        )
-        columns.append(published)
-        if shots in spec.shots:
-            here = {"key": f"{field}_ours", "heading": f"{heading}, here", "scale": 100.0, "interval": True}
-            columns.append(published.model_copy(update=here))
-    columns.append(
-        Column(
-            key="loss_delta", heading="held-out loss, here", section="differences", digits=4, signed=True, interval=True
-        )
-    )
-    columns.append(Column(key="verified", heading="verified", section="differences"))
-    for field in fields:
-        heading, digits, _ = FIELDS[field]
-        columns.append(Column(key=field, heading=f"{heading} average", section="levels", digits=digits))
-    columns.append(Column(key="hours_64xV100", heading="hours on 64 V100", section="levels", digits=0))
+    """A row per run group that the papers have a number for; a table without rows where they have none."""
+    numbers = {(result.place, result.field): result for result in spec.published.results}
+    places = {place for place, _ in numbers}
+    families = list(dict.fromkeys(run.family for run in spec.runs))
+    rows = [_row(group, runs, numbers) for group in group_by_seed(runs) if _place(group) in places]
     return Table(
-        name=NAME,
-        title="The papers' numbers",
+        name="published",
+        title="Beside the papers' numbers",
         sections={
-            "differences": "Differences to the baseline of the same data fraction",
-            "levels": "Published levels (the Pile; GPT-3 1.3B, BERT-large)",
+            f"{section}_{family}": f"{family.upper()}: {title[0].lower()}{title[1:]}" if len(families) > 1 else title
+            for family in families
+            for section, title in SECTIONS.items()
         },
-        columns=columns,
+        families={f"{section}_{family}": family for family in families for section in SECTIONS},
+        columns=[*IDENTITY, *(column for family in families for column in _columns(family)), *_CSV_ONLY],
         rows=rows,
-        notes=[*_agreement(rows, fields), *_notes(spec, rows)],
+        notes=notes(spec, rows),
+        headline=headline(rows),
     )
 
 
-def _key(group: Group, field: str, variant: str | None = None) -> Key:
-    """Of the group's own number, or of another variant's at the same data fraction."""
-    return (group.family, variant or group.variant, round(group.data * 100), field)
+def _place(group: Group) -> Place:
+    return group.family, group.variant, round(group.data * 100)
 
 
-def _row(
-    group: Group, runs: list[RunResult], numbers: dict[Key, PublishedResult], fields: Iterable[str]
-) -> dict[str, Any]:
-    row = identity(group)
-    used: list[str] = []
-    for field in fields:
-        found, base = numbers.get(_key(group, field)), numbers.get(_key(group, field, BASELINE))
-        row[field] = found.value if found else None
-        row[f"{field}_delta"] = None
-        if found:
-            used.append(found.verified)
-        if found and base and group.variant != BASELINE:
-            row[f"{field}_delta"] = round(found.value - base.value, 4)
-            used.append(base.verified)
-        shots = FIELDS[field][2]
-        if shots is not None and all(shots in result.averages for result in group.results):
-            row |= _ours(f"{field}_ours", group, runs, partial(_average, shots))
-    row |= _ours("loss_delta", group, runs, _loss)
-    hours = numbers.get(_key(group, "hours_64xV100"))
-    row["hours_64xV100"] = hours.value if hours else None
-    row["verified"] = next((kind for kind in _WORST if kind in used), None)
-    return row
+def _columns(family: FamilyName) -> list[Column]:
+    qualities = [quality for quality in QUALITIES if quality.family == family]
+    columns: list[Column] = []
+    for section, delta in DELTAS.items():
+        shown = Column(key="", heading="", section=f"{section}_{family}", scale=100.0, signed=True)
+        for quality in qualities:
+            key, digits = f"{quality.key}_{delta}", quality.digits
+            published = {"key": f"published_{key}", "heading": f"{quality.heading}, published", "digits": digits}
+            ours = {"key": f"our_{key}", "heading": f"{quality.heading}, ours", "digits": digits, "interval": True}
+            columns += [shown.model_copy(update=published), _verified(f"published_{key}")]
+            columns += [shown.model_copy(update=ours)] if quality.ours else []
+        loss = {"heading": "held-out loss, ours", "digits": 4, "scale": 1.0, "interval": True}
+        columns.append(shown.model_copy(update={"key": f"our_heldout_loss_{delta}", **loss}))
+    level = Column(key="", heading="", section=f"levels_{family}")
+    for quality in qualities:
+        update = {"heading": f"{quality.heading} average (%)", "digits": quality.digits, "scale": 100.0}
+        columns += [level.model_copy(update={"key": f"published_{quality.key}", **update})]
+        columns += [_verified(f"published_{quality.key}")]
+    hours = {"key": f"published_{HOURS}", "heading": "hours on 64 V100", "digits": 0}
+    return [*columns, level.model_copy(update=hours), _verified(f"published_{HOURS}")]
 
 
-def _ours(key: str, group: Group, runs: list[RunResult], measure: Measure) -> dict[str, Any]:
-    values = differences(group, runs, group.data, measure)
-    return mean_of(key, values) if values is not None else {key: None}
+def _verified(key: str) -> Column:
+    return Column(key=f"{key}_verified", heading="verified", section="csv only")
 
 
-def _average(shots: int, result: RunResult) -> float:
-    return result.averages[shots]
+def _row(group: Group, runs: list[RunResult], numbers: Numbers) -> Row:
+    place, row = _place(group), identity(group)
+    baselines = {"same": (place[2], group.data), "full": (100, Fraction(1))}
+    for quality in (quality for quality in QUALITIES if quality.family == group.family):
+        level = numbers.get((place, quality.field))
+        row |= _published(f"published_{quality.key}", level, unit=100)
+        for section, (whole, data) in baselines.items():
+            key = f"{quality.key}_{DELTAS[section]}"
+            base = numbers.get(((group.family, BASELINE, whole), quality.field))
+            row |= _published_difference(f"published_{key}", level, base)
+            row |= _ours(f"our_{key}", group, runs, data, quality.ours)
+    for section, (_, data) in baselines.items():
+        row |= _ours(f"our_heldout_loss_{DELTAS[section]}", group, runs, data, heldout_loss)
+    row |= _published(f"published_{HOURS}", numbers.get((place, HOURS)), unit=1)
+    sources = dict.fromkeys(result.source for result in numbers.values() if result.place == place)
+    return row | {"source": "; ".join(sources), "claim": claim(len(group.results))}
 
 
-def _loss(result: RunResult) -> float:
-    return result.heldout.loss
+def _published(key: str, number: PublishedResult | None, unit: int) -> Row:
+    return {key: None} if number is None else _checked(key, number.value / unit, number.verified)
 
 
-def _agreement(rows: list[dict[str, Any]], fields: Iterable[str]) -> list[str]:
-    """How often a difference has the published direction: counted, and only where neither of the two is 0."""
-    pairs = [
-        (row[f"{field}_delta"], row[f"{field}_ours"])
-        for row in rows
-        for field in fields
-        if row.get(f"{field}_delta") and row.get(f"{field}_ours")
-    ]
-    if not pairs:
-        return []
-    same = sum((published > 0) == (ours > 0) for published, ours in pairs)
-    seeds = min(row["seeds"] for row in rows)
-    warning = f"; with n = {seeds} that is no claim" if seeds < SEEDS_FOR_A_CLAIM else ""
-    return [f"{same} of {len(pairs)} differences of task averages have the published direction{warning}."]
+def _published_difference(key: str, number: PublishedResult | None, base: PublishedResult | None) -> Row:
+    """As fractions, as ours are; checked as the worse of the two."""
+    if number is None or base is None or number.place == base.place:
+        return {key: None}
+    worse = max(number.verified, base.verified, key=list(MARKS).index)
+    return _checked(key, (number.value - base.value) / 100, worse)
 
 
-def _notes(spec: GridSpec, rows: list[dict[str, Any]]) -> list[str]:
-    if not rows:
-        return ["The papers have no number for any run of this grid."]
-    lines = [
-        "Published numbers belong to the Pile and to models of 1.3 billion (GPT) or 336 million (BERT) parameters; "
-        f"those here to scale '{spec.scale_name}'. Compare directions, not sizes.",
-        "verified: yes, read at its source; derived, calculated from such numbers; no, recalled and not checked (the "
-        "least certain number of the row counts). Sources stand in config/papers/.",
-    ]
-    if spec.tasks:
-        names = ", ".join(spec.tasks)
-        lines.append(f"The papers' averages are over 19 tasks (GPT); those here are over {names}.")
-    lines.append("The papers' GPT-3 MoE 6.7B and ViT results are not reproduced here.")
-    return lines
+def _checked(key: str, value: float, verified: str) -> Row:
+    # Six digits hold every published number exactly; their difference would otherwise be 0.008999999999999986.
+    return {key: round(value, 6), f"{key}_verified": verified, f"{key}_mark": MARKS[verified]}
+
+
+def _ours(key: str, group: Group, runs: list[RunResult], data: Fraction, measure: Measure | None) -> Row:
+    if measure is None:
+        return {}
+    mark = FEW_SEEDS if len(group.results) < SEEDS_FOR_A_CLAIM else ""
+    return mean_of(key, differences(group, runs, data, measure)) | {f"{key}_mark": mark}

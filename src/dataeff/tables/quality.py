@@ -14,11 +14,20 @@ from functools import partial
 from typing import Any
 
 from dataeff.study.specs import GridSpec
-from dataeff.tables.results import BASELINE, Group, RunResult, group_by_seed, percent, references
+from dataeff.tables.results import (
+    BASELINE,
+    Group,
+    RunResult,
+    bits_per_byte,
+    group_by_seed,
+    percent,
+    references,
+    sentence_order_accuracy,
+)
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim, estimate
 from dataeff.tables.table import Column, Table
 
-Measure = Callable[[RunResult], float]
+Measure = Callable[[RunResult], float | None]
 
 IDENTITY = [
     Column(key="family", heading="family"),
@@ -48,6 +57,12 @@ _COSTS: list[tuple[str, str, int, float, str]] = [
 ]
 
 
+_SECTIONS = {
+    "heldout": "Held-out text",
+    "order": "Order of two held-out segments",
+    "averages": "Average of the tasks",
+    "cost": "Cost",
+}
 _ABOUT_TIME = (
     "Training time is wall-clock time on one machine with whatever ran beside the run; where jobs ran side by side, "
     "compare effective tokens instead. Effective tokens are averaged over layers: dropped ones do not count."
@@ -64,9 +79,13 @@ def identity(group: Group) -> dict[str, Any]:
     }
 
 
-def mean_of(key: str, values: Iterable[float]) -> dict[str, Any]:
-    """`key` and, from three seeds on, `{key}_interval`."""
-    found = estimate(list(values))
+def mean_of(key: str, values: Iterable[float | None] | None) -> dict[str, Any]:
+    """`key` and, from three seeds on, `{key}_interval`; no value where the family does not measure it."""
+    given = list(values or ())
+    known = [value for value in given if value is not None]
+    if not known or len(known) < len(given):
+        return {key: None}
+    found = estimate(known)
     return {key: found.mean} | ({} if found.half_width is None else {f"{key}_interval": found.half_width})
 
 
@@ -75,21 +94,43 @@ def differences(group: Group, runs: list[RunResult], data: Fraction, measure: Me
     baselines = references(group, runs, data)
     if baselines is None:
         return None
-    return [measure(result) - measure(baseline) for result, baseline in zip(group.results, baselines, strict=True)]
+    pairs = [(measure(result), measure(other)) for result, other in zip(group.results, baselines, strict=True)]
+    found = [value - other for value, other in pairs if value is not None and other is not None]
+    return found if len(found) == len(pairs) else None
 
 
-def _average(shots: int, result: RunResult) -> float:
-    return result.averages[shots]
+def heldout_loss(result: RunResult) -> float:
+    return result.heldout.loss
 
 
-def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
-    measures = {
-        "heldout_loss": _Measured("loss (nats/token)", "heldout", 4, 1.0, lambda result: result.heldout.loss),
-        "bits_per_byte": _Measured("bits per byte", "heldout", 4, 1.0, lambda result: result.heldout.bits_per_byte),
+def average(shots: int, result: RunResult) -> float | None:
+    """The mean of the tasks' scores; None of a model that cannot be prompted."""
+    return result.averages.get(shots)
+
+
+def _measures(spec: GridSpec, runs: list[RunResult]) -> dict[str, _Measured]:
+    """What at least one run of the grid is measured by."""
+    masked = sentence_order_accuracy(runs[0].heldout) is not None
+    unit = "" if _families_differ(runs) else "/masked token" if masked else "/token"
+    found = {
+        "heldout_loss": _Measured(f"loss (nats{unit})", "heldout", 4, 1.0, heldout_loss),
+        "bits_per_byte": _Measured("bits per byte", "heldout", 4, 1.0, lambda run: bits_per_byte(run.heldout)),
+        "sentence_order_accuracy": _Measured(
+            "right (%)", "order", 1, 100.0, lambda run: sentence_order_accuracy(run.heldout)
+        ),
     }
     for shots in spec.shots:
         heading = f"{shots}-shot average (%)"
-        measures[f"average_{shots}shot"] = _Measured(heading, "averages", 1, 100.0, partial(_average, shots))
+        found[f"average_{shots}shot"] = _Measured(heading, "averages", 1, 100.0, partial(average, shots))
+    return {key: measured for key, measured in found.items() if any(measured.measure(run) is not None for run in runs)}
+
+
+def _families_differ(runs: list[RunResult]) -> bool:
+    return len({result.run.family for result in runs}) > 1
+
+
+def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
+    measures = _measures(spec, runs)
     groups = group_by_seed(runs)
     rows = [_row(group, runs, measures) for group in groups]
     columns = [*IDENTITY]
@@ -113,11 +154,20 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
     return Table(
         name="quality",
         title="Model quality and cost",
-        sections={"heldout": "Held-out text", "averages": "Average of the tasks", "cost": "Cost"},
+        sections={name: title for name, title in _SECTIONS.items() if any(name == part.section for part in columns)},
         columns=columns,
         rows=rows,
-        notes=[*notes([len(group.results) for group in groups]), _ABOUT_TIME],
+        notes=[*_about_families(runs), *notes([len(group.results) for group in groups]), _ABOUT_TIME],
     )
+
+
+def _about_families(runs: list[RunResult]) -> list[str]:
+    if not _families_differ(runs):
+        return []
+    return [
+        "Loss is in nats: of GPT per predicted token, of BERT per masked token, which it sees from both sides. "
+        "Compare within a family only. –: the family is not measured by this."
+    ]
 
 
 def notes(seed_counts: list[int]) -> list[str]:
@@ -144,7 +194,7 @@ def _row(group: Group, runs: list[RunResult], measures: dict[str, _Measured]) ->
         row |= mean_of(key, (measured.measure(result) for result in group.results))
         for suffix, data in (("delta", group.data), ("delta_full", Fraction(1))):
             values = differences(group, runs, data, measured.measure)
-            row |= mean_of(f"{key}_{suffix}", values) if values is not None else {f"{key}_{suffix}": None}
+            row |= mean_of(f"{key}_{suffix}", values)
     for key in ("raw_tokens", "effective_tokens", "steps", "epochs"):
         row |= {key: estimate([getattr(result.training, key) for result in group.results]).mean}
     row["training_seconds"] = estimate([result.timings.training_seconds for result in group.results]).mean
@@ -152,6 +202,6 @@ def _row(group: Group, runs: list[RunResult], measures: dict[str, _Measured]) ->
         baselines = references(group, runs, data)
         pairs = zip(group.results, baselines, strict=True) if baselines is not None else ()
         ratios = [result.timings.training_seconds / base.timings.training_seconds for result, base in pairs]
-        row |= mean_of(key, ratios) if ratios else {key: None}
+        row |= mean_of(key, ratios)
     row["claim"] = claim(len(group.results))
     return row

@@ -1,12 +1,13 @@
 """What the finished runs of a grid measured, read from their result files into one typed object per run.
 
 The only reader of run.json, timings.json, heldout.json and scores.json for tables, figures and the report: a
-missing file, a missing key and scores of another model's weights are errors that name the file.
+missing file, a missing key and scores of another model's weights are errors that name the file. What a family does
+not measure (bits per byte and prompted tasks of a masked model) is None or absent, never a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataeff.errors import DataeffError
-from dataeff.evaluate.scores import DomainLoss, Loss, TaskScore, read_heldout, read_scores
+from dataeff.evaluate.scores import (
+    DomainLoss,
+    Loss,
+    MaskedDomainLoss,
+    MaskedHeldoutScores,
+    MaskedLoss,
+    Scores,
+    TaskScore,
+    read_heldout,
+    read_scores,
+)
 from dataeff.files import read_json
 from dataeff.study.load import AnyModel, validate
 from dataeff.study.specs import GridSpec
@@ -57,14 +68,17 @@ class Timings(_Document):
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run: what it cost, how well its model does. `tasks` and `averages` are keyed by shots."""
+    """One finished run: what it cost, how well its model does.
+
+    `tasks` and `averages` are keyed by shots; a masked model cannot be prompted and has none.
+    """
 
     run: Run
     training: TrainingRecord
     timings: Timings
     model_digest: str
-    heldout: Loss
-    domains: dict[str, DomainLoss]
+    heldout: Loss | MaskedLoss
+    domains: Mapping[str, DomainLoss | MaskedDomainLoss]
     tasks: dict[int, dict[str, TaskScore]]
     averages: dict[int, float]
 
@@ -81,6 +95,16 @@ class Group:
     @property
     def label(self) -> str:
         return f"{self.variant} {percent(self.data)}"
+
+
+def bits_per_byte(loss: Loss | MaskedLoss) -> float | None:
+    """None of a masked model, which does not predict every byte."""
+    return loss.bits_per_byte if isinstance(loss, Loss) else None
+
+
+def sentence_order_accuracy(loss: Loss | MaskedLoss) -> float | None:
+    """How often a masked model knows whether two segments were swapped; None of others."""
+    return loss.sentence_order_accuracy if isinstance(loss, MaskedLoss) else None
 
 
 def percent(data: Fraction) -> str:
@@ -100,7 +124,7 @@ def _read_run(run: Run, shots: Sequence[int], results: Path) -> RunResult:
     training = _read(pretrain / "run.json", TrainingRecord)
     timings = _read(pretrain / "timings.json", Timings)
     heldout = read_heldout(evaluate / "heldout.json")
-    scores = {number: read_scores(evaluate / f"{number}shot" / "scores.json") for number in shots}
+    scores = {} if isinstance(heldout, MaskedHeldoutScores) else _read_shots(evaluate, shots)
     named = {"run.json": training.name, "heldout.json": heldout.name}
     named |= {f"{number}shot/scores.json": found.name for number, found in scores.items()}
     for file, name in named.items():
@@ -130,6 +154,10 @@ def _read(path: Path, kind: type[AnyModel]) -> AnyModel:
     return validate(kind, read_json(path), str(path))
 
 
+def _read_shots(evaluate: Path, shots: Sequence[int]) -> dict[int, Scores]:
+    return {number: read_scores(evaluate / f"{number}shot" / "scores.json") for number in shots}
+
+
 def group_by_seed(runs: Sequence[RunResult]) -> list[Group]:
     """The runs, gathered over seeds, in the order in which the grid first names them."""
     gathered: dict[tuple[FamilyName, str, Fraction], list[RunResult]] = {}
@@ -157,12 +185,16 @@ def references(group: Group, runs: Sequence[RunResult], data: Fraction) -> list[
 
 
 def domains_of(runs: Sequence[RunResult]) -> list[str]:
-    """The held-out domains, in the order of the first run; an error unless every run has the same ones."""
-    first = runs[0]
+    """The held-out domains, in the order of the first run; an error unless every run of a family has the same ones.
+
+    A domain too short for sentence pairs can be one of the GPT runs alone.
+    """
+    first: dict[FamilyName, RunResult] = {}
     for result in runs:
-        if set(result.domains) != set(first.domains):
+        other = first.setdefault(result.run.family, result)
+        if set(result.domains) != set(other.domains):
             raise DataeffError(
                 f"heldout.json of {result.run.name} has the domains {sorted(result.domains)}, that of "
-                f"{first.run.name} has {sorted(first.domains)}; evaluate both on one corpus"
+                f"{other.run.name} has {sorted(other.domains)}; evaluate both on one corpus"
             )
-    return list(first.domains)
+    return list(dict.fromkeys(domain for result in first.values() for domain in result.domains))

@@ -35,6 +35,8 @@ _LATEX = {
     "×": r"$\times$",
     "Δ": r"$\Delta$",
     "–": "--",
+    "†": r"$\dagger$",
+    "°": r"$^\circ$",
 }
 
 
@@ -42,7 +44,8 @@ class Column(BaseModel):
     """One column: `digits` after the point (None: text), `scale` from stored to shown, its `section`.
 
     `signed_by` names a row's key that tells whether this cell is a difference; `interval` says that rows may
-    hold `{key}_interval`, half the width of a 95% interval.
+    hold `{key}_interval`, half the width of a 95% interval. A row's `{key}_mark` is shown after the value and is
+    explained in the table's notes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +62,11 @@ class Column(BaseModel):
 
 
 class Table(BaseModel):
-    """`sections` are shown one under the other, each led by the columns without one (the row's name)."""
+    """`sections` are shown one under the other, each led by the columns without one (the row's name).
+
+    `headline` is what the table says, in a line; most say it with their cells alone. `families`: the family that a
+    section is for, where it is for one; a column that several sections show has an entry for each.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,13 +76,33 @@ class Table(BaseModel):
     columns: list[Column]
     rows: list[dict[str, Any]]
     notes: list[str]
+    headline: str = ""
+    families: dict[str, str] = {}
 
     def shown_in(self, section: str) -> list[Column]:
         return [column for column in self.columns if column.section in ("", section)]
 
+    def rows_in(self, section: str) -> list[dict[str, Any]]:
+        """Those of its family with a value in it: what a family does not measure is no row of dashes."""
+        keys = [column.key for column in self.columns if column.section == section]
+        filled = [row for row in self.rows if any(row.get(key) is not None for key in keys)]
+        return [row for row in filled if row.get("family") == self.families.get(section, row.get("family"))]
+
+    def filled_sections(self) -> dict[str, str]:
+        return {name: title for name, title in self.sections.items() if self.rows_in(name)}
+
 
 def format_cell(column: Column, row: Row) -> str:
-    """The cell for people: a true minus sign, thousands apart, ± if there is an interval, – for no value."""
+    """The cell for people: a true minus sign, thousands apart, ± if there is an interval, – for no value, its mark."""
+    return value_text(column, row) + mark_of(column, row)
+
+
+def mark_of(column: Column, row: Row) -> str:
+    return "" if row.get(column.key) is None else str(row.get(f"{column.key}_mark") or "")
+
+
+def value_text(column: Column, row: Row) -> str:
+    """The cell without its mark."""
     value = row.get(column.key)
     if value is None:
         return "–"
@@ -92,6 +119,7 @@ def format_cell(column: Column, row: Row) -> str:
 def csv_text(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Every column at full precision, an interval beside its mean; an absent value is an empty field."""
     keys = [key for column in columns for key in [column.key, *([f"{column.key}_interval"] if column.interval else [])]]
+    keys = list(dict.fromkeys(keys))
     stream = StringIO()
     writer = csv.DictWriter(stream, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -106,7 +134,7 @@ def escape_latex(text: str) -> str:
 def latex_text(table: Table) -> str:
     r"""One booktabs tabular a section, to be read in with \input; the notes stand below the last one."""
     parts = [f"% {table.title}. Needs \\usepackage{{booktabs}}."]
-    for section in table.sections:
+    for section in table.filled_sections():
         columns = table.shown_in(section)
         parts += ["\\begin{tabular}{" + "".join("l" if column.digits is None else "r" for column in columns) + "}"]
         parts += [
@@ -114,10 +142,11 @@ def latex_text(table: Table) -> str:
             " & ".join(escape_latex(column.heading) for column in columns) + r" \\",
             "\\midrule",
         ]
-        for row in table.rows:
+        for row in table.rows_in(section):
             parts.append(" & ".join(escape_latex(format_cell(column, row)) for column in columns) + r" \\")
         parts += ["\\bottomrule", "\\end{tabular}", "", "\\medskip", ""]
-    parts += [f"{{\\footnotesize {escape_latex(note)}\\par}}" for note in table.notes]
+    lines = [table.headline, *table.notes] if table.headline else table.notes
+    parts += [f"{{\\footnotesize {escape_latex(line)}\\par}}" for line in lines]
     return "\n".join(parts) + "\n"
 
 

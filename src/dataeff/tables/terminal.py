@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,20 @@ def summary(results: Path, grid: str) -> str:
             break
     report = results / "report" / f"{grid}.html"
     report = report if report.exists() else results / "report" / "index.html"
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *_legend(table), f"report: {os.fspath(report)}"])
+    return "\n".join(
+        [
+            *(lines[0], "-" * len(lines[0]), *lines[1:], ""),
+            *_legend(table),
+            *_published(results / "tables" / grid),
+            f"report: {os.fspath(report)}",
+        ]
+    )
+
+
+def _published(folder: Path) -> list[str]:
+    """How our differences compare with the papers'; nothing where the tables were made before they held that."""
+    headline = read_table(folder, "published").headline if (folder / "published.json").is_file() else ""
+    return [*textwrap.wrap(_plain(headline), WIDTH), ""] if headline else []
 
 
 def _averages(table: Table) -> list[str]:
@@ -96,9 +110,11 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 def _legend(table: Table) -> list[str]:
     counts = {row["seeds"] for row in table.rows}
+    masked = ["BERT's loss is per masked token."] if any(row["family"] == "bert" for row in table.rows) else []
     lines = [
         "loss: held-out, nats/token; N-shot: average score, %; diff, ratio: to the baseline of the same data",
         "and seed; time: of training, on one machine with whatever ran beside it.",
+        *masked,
     ]
     if max(counts) >= SEEDS_FOR_A_CLAIM:
         lines.append("+-: half of the 95% t interval over seeds.")
