@@ -11,14 +11,11 @@ from dataeff.files import write_json, write_manifest
 from dataeff.plan import (
     TrainingPlan,
     build_plan,
-    effective_tokens,
-    learning_rates,
-    reshaped_rows,
     run,
     steps_table,
 )
 from dataeff.study.specs import PlanSpec
-from dataeff.study.types import LearningRate, Run
+from dataeff.study.types import Run
 from tests.factory import LTD, SEQRES, SEQTRU, VOC, paper_plan_spec, small_plan_spec
 
 
@@ -75,28 +72,6 @@ def test_flat_learning_rate_keeps_the_peak() -> None:
     assert build_plan(spec, 1000, {}).facts["peak_learning_rate"] == 1e-3
     scaled = small_plan_spec({}, run=run)
     assert build_plan(scaled, 1000, {}).facts["peak_learning_rate"] == 2e-3
-
-
-def test_linear_decay_by_hand() -> None:
-    schedule = LearningRate(peak=1.0, minimum=0.1, warmup_tokens=20, decay="linear")
-    consumed = np.arange(10, 130, 10)
-    # seen:   0  0  10   20  30 ...: warm-up 10/20, then 1 - 0.9 * (seen - 20) / 80
-    assert learning_rates(schedule, 1.0, 100, consumed)[:5] == pytest.approx([0, 0, 0.5, 1.0, 1 - 0.9 / 8])
-    assert learning_rates(schedule, 1.0, 100, consumed)[-1] == pytest.approx(0.1)
-
-
-def test_effective_tokens_are_floored_per_row() -> None:
-    # 8 rows of 10 tokens, 3 of 4 layers keep 3: (10 * 1 + 3 * 3) // 4 = 4 a row
-    assert effective_tokens(np.array([8]), np.array([10]), np.array([3]), 4, 3)[0] == 32
-    assert effective_tokens(np.array([8]), np.array([10]), np.array([99]), 4, 3)[0] == 80
-
-
-def test_reshaped_rows_equal_the_published_tokens() -> None:
-    """s = 1504 at 512 samples of 2049: 962,560 tokens at micro-batch 8, 1,540,096 at 1, 1,049,792 at 512."""
-    length = np.array([1504])
-    tokens = {micro: int(reshaped_rows(micro, 2048, length)[0]) * (512 // micro) * 1504 for micro in (8, 1, 512)}
-    assert tokens == {8: 962_560, 1: 1_540_096, 512: 1_049_792}
-    assert reshaped_rows(512, 2048, np.array([2048]))[0] == 512
 
 
 def test_a_baseline_is_the_empty_curriculum() -> None:

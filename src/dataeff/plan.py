@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dataeff.errors import DataeffError
 from dataeff.files import atomic_directory, canonical_digest, read_json, write_json
+from dataeff.learning_rate import Rates, layer_token_rates, learning_rates
 from dataeff.pacing import PacingSchedule
 from dataeff.study.specs import PlanSpec, dropped_layers
-from dataeff.study.types import LearningRate
+from dataeff.token_counts import effective_tokens, layer_tokens, reshaped_rows
 
 if TYPE_CHECKING:  # the study checks schedules while Snakemake parses, which pandas and numba would slow down
     import pandas as pd
@@ -78,56 +79,42 @@ def nominal_steps(spec: PlanSpec) -> int:
     return steps
 
 
-def reshaped_rows(samples: int, sequence_length: int, length: Column) -> Column:
-    """Rows of a global batch of `samples` after seqlen_reshape to each of `length`.
-
-    Every sample's S + 1 tokens give floor((S+1) / (s+1)) pieces and its last s + 1 tokens one more; of these rows
-    the first ceil(samples * (S+1) / (s+1)) are kept at most, made even (Megatron-DeepSpeed's data_post_process,
-    there once per micro-batch, here once over the global batch).
-    """
-    whole, piece = sequence_length + 1, length + 1
-    available = samples * (whole // piece) + samples
-    kept = np.minimum(-(-samples * whole // piece), available)
-    even = np.where((kept > 1) & (kept % 2 != 0), kept - 1, kept)
-    return np.where(length < sequence_length, even, samples)
-
-
-def effective_tokens(rows: Column, length: Column, kept: Column, layers: int, dropping: int) -> Column:
-    """Layer-averaged tokens of a step: rows * floor((S * (L - n) + r * n) / L) (arXiv 2211.11586, 3.3).
-
-    S is the curriculum's length, r the kept tokens where fewer than S, n of L layers drop. Floored per row.
-    """
-    r = np.minimum(kept, length)
-    tokens: Column = rows * ((length * (layers - dropping) + r * dropping) // layers)
-    return tokens
-
-
-def learning_rates(schedule: LearningRate, peak: float, total_tokens: int, consumed: Column) -> NDArray[np.float64]:
-    """Learning rate of each step; `consumed` is the cumulative effective tokens after each step.
-
-    The decay is a function of tokens; the warm-up one of tokens or of steps. Upstream's scheduler steps before the
-    step's tokens are counted, so step t (0-based) sees the tokens of steps 0..t-2; steps 0 and 1 therefore have a
-    rate of 0 under a warm-up over tokens. A warm-up over steps gives t / warmup_steps, and the decay begins at the
-    tokens seen when it ends.
-    """
-    seen = np.concatenate([[0, 0], consumed])[: len(consumed)].astype(np.float64)
-    if schedule.warmup_steps:
-        step = np.arange(len(seen))
-        warm = step <= schedule.warmup_steps
-        rising = peak * step / schedule.warmup_steps
-        warmup = float(seen[min(schedule.warmup_steps, len(seen) - 1)])
-    else:
-        warmup = float(schedule.warmup_tokens)
-        warm = seen <= warmup if warmup else np.zeros(len(seen), dtype=bool)
-        rising = peak * seen / max(1.0, warmup)
-    fraction = np.clip((seen - warmup) / max(1.0, total_tokens - warmup), 0.0, 1.0)
-    shape = 0.5 * (np.cos(np.pi * fraction) + 1.0) if schedule.decay == "cosine" else 1.0 - fraction
-    return np.where(warm, rising, schedule.minimum + (peak - schedule.minimum) * shape)
-
-
 def peak_learning_rate(spec: PlanSpec) -> float:
     """That of 100% data, times what the data fraction makes of it (arXiv 2212.03597, 3.3)."""
     return spec.learning_rate.peak * float(spec.learning_rate_factor)
+
+
+def final_learning_rate(spec: PlanSpec) -> float:
+    """The variant's part of the run's peak, or the scale's minimum."""
+    share = spec.variant.final_lr
+    return spec.learning_rate.minimum if share is None else peak_learning_rate(spec) * float(share)
+
+
+def _rates(spec: PlanSpec, table: pd.DataFrame) -> Rates:
+    rate, peak, last = spec.learning_rate, peak_learning_rate(spec), final_learning_rate(spec)
+    if spec.variant.lr_clock == "layer_tokens":
+        step = spec.batch_size * spec.sequence_length
+        warmup = (rate.warmup_tokens or rate.warmup_steps * step) * spec.layers
+        return layer_token_rates(rate, peak, np.cumsum(_layer_tokens(spec, table)), warmup, last)
+    if spec.variant.lr_clock == "raw_tokens":
+        raw = table["cumulative_raw_tokens"].to_numpy()
+        return learning_rates(rate, peak, int(raw[-1]), raw, last)
+    return learning_rates(rate, peak, spec.train_tokens, table["cumulative_effective_tokens"].to_numpy(), last)
+
+
+def _layer_tokens(spec: PlanSpec, table: pd.DataFrame) -> Column:
+    rows, length, kept = (table[name].to_numpy() for name in ("rows", "sequence_length", "kept_tokens"))
+    dropping = len(dropped_layers(spec.variant, spec.layers))
+    return layer_tokens(rows, length, kept, spec.layers, dropping, spec.variant.token_drop)
+
+
+def _effective_tokens(spec: PlanSpec, rows: Column, length: Column, kept: Column) -> Column:
+    """As the papers' code counts them, floored per row; of layers that drop whole samples, floored once."""
+    drop, dropping = spec.variant.token_drop, len(dropped_layers(spec.variant, spec.layers))
+    if drop is not None and drop.route == "samples":
+        tokens: Column = layer_tokens(rows, length, kept, spec.layers, dropping, drop) // spec.layers
+        return tokens
+    return effective_tokens(rows, length, kept, spec.layers, dropping)
 
 
 def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
@@ -171,25 +158,18 @@ def steps_table(spec: PlanSpec) -> pd.DataFrame:
     0-based one.
     """
     pacing = schedules(spec)
-    dropping = len(dropped_layers(spec.variant, spec.layers))
-    rows, length, kept = _first_step(spec, pacing)
-    shortest = effective_tokens(rows, length, kept, spec.layers, dropping)[0]
+    shortest = _effective_tokens(spec, *_first_step(spec, pacing))[0]
     most_steps = math.ceil(spec.train_tokens / int(shortest))
     # A run is at most a few times its nominal steps; growing by doubling keeps memory near what is used.
     steps = min(most_steps, 2 * nominal_steps(spec) + 2)
     while True:
-        table = _table(spec, pacing, dropping, steps)
+        table = _table(spec, pacing, steps)
         consumed = table["cumulative_effective_tokens"].to_numpy()
         if consumed[-1] >= spec.train_tokens:
             break
         steps *= 2
     table = table.iloc[: int(np.searchsorted(consumed, spec.train_tokens)) + 1].copy()
-    table["learning_rate"] = learning_rates(
-        spec.learning_rate,
-        peak_learning_rate(spec),
-        spec.train_tokens,
-        table["cumulative_effective_tokens"].to_numpy(),
-    )
+    table["learning_rate"] = _rates(spec, table)
     return table
 
 
@@ -201,7 +181,7 @@ def _first_step(spec: PlanSpec, pacing: Mapping[str, PacingSchedule]) -> tuple[C
     return first + spec.batch_size, length, np.minimum(kept, length)
 
 
-def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, steps: int) -> pd.DataFrame:
+def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], steps: int) -> pd.DataFrame:
     import pandas as pd
 
     step = np.arange(steps, dtype=np.int64)
@@ -211,7 +191,7 @@ def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, 
     rows = np.full(steps, spec.batch_size)
     if length_part is not None and length_part.apply == "reshape":
         rows = reshaped_rows(spec.batch_size, spec.sequence_length, length)
-    effective = effective_tokens(rows, length, kept, spec.layers, dropping)
+    effective = _effective_tokens(spec, rows, length, kept)
     table = pd.DataFrame(
         {
             "step": step,
@@ -225,8 +205,14 @@ def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], dropping: int, 
             "cumulative_effective_tokens": np.cumsum(effective),
         }
     )
+    if spec.variant.window is not None:
+        table["window"] = np.minimum(pacing["seqlen"].at(step + 1), spec.sequence_length)
     for metric, part in spec.variant.selections.items():
-        table[f"{metric}_{part.by}"] = pacing[metric].at(step + 1)
+        level = pacing[metric].at(step + 1)
+        if part.then == "uniform":
+            all_samples = 100 if part.by == "percentile" else np.iinfo(np.int64).max
+            level = np.where(step >= pacing[metric].total_steps, all_samples, level)
+        table[f"{metric}_{part.by}"] = level
     return table
 
 

@@ -20,7 +20,8 @@ LengthRule = Literal["truncate", "reshape"] | None
 class Cut:
     """What the plan says of one step: its length, how samples are cut to it, and whether difficulty selects them.
 
-    `seed` and `step` (0-based) key whatever is drawn for the step.
+    `seed` and `step` (0-based) key whatever is drawn for the step. `window`: how many tokens attention sees at most,
+    where that is scheduled.
     """
 
     length: int
@@ -28,6 +29,7 @@ class Cut:
     selects: bool
     seed: int
     step: int
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

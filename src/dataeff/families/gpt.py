@@ -116,9 +116,9 @@ def cut(samples: Tokens, length: int, apply: LengthRule) -> Tokens:
 
     `truncate` keeps the first length + 1 tokens. `reshape` cuts every sample into pieces of length + 1, then adds
     every sample's last length + 1 tokens (they overlap the last piece), and keeps as many rows as
-    plan.reshaped_rows says; done once over the global batch, so that it does not depend on the micro-batch.
+    token_counts.reshaped_rows says; done once over the global batch, so that it does not depend on the micro-batch.
     """
-    from dataeff.plan import reshaped_rows
+    from dataeff.token_counts import reshaped_rows
 
     whole = samples.shape[1]
     if apply is None or length + 1 >= whole:

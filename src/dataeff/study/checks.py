@@ -13,7 +13,11 @@ _OF_ANY_SAMPLE = ["vocab_rarity", "compression_ratio", "mtld", "flesch"]
 SELECT_METRICS = {"gpt": _OF_ANY_SAMPLE, "bert": [LENGTH_METRIC, "seqlen_vocab_rarity", *_OF_ANY_SAMPLE]}
 """Difficulty metrics with an analysis, per family; analyze/metrics.py computes them (a test holds the two together)."""
 
-
+_OF_RUNNING_TEXT = {
+    "reshape": "cuts running text into shorter samples",
+    "window": "limits how far back running text is seen",
+    "bucket": "cuts documents of running text into lengths",
+}
 _STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report"
 _STEPS = (
     "corpus_fetch corpus_fetch_shard corpus_shard tokens_train analyze_map analyze_frequency analysis evaluate_items"
@@ -54,10 +58,10 @@ def check_study(study: Study) -> None:
 def _check_metrics(study: Study, family: str, name: str) -> None:
     variant = study.variants[family][name]
     for metric, part in variant.curriculum.items():
-        if part.apply == "reshape" and family == "bert":
+        if family == "bert" and part.apply in _OF_RUNNING_TEXT:
             raise DataeffError(
-                f"variants.bert.{name}.curriculum.{metric}.apply: reshape cuts a sample into several, which sentence "
-                f"pairs cannot be; use truncate or select"
+                f"variants.bert.{name}.curriculum.{metric}.apply: {part.apply} {_OF_RUNNING_TEXT[part.apply]}, which "
+                f"sentence pairs are not; use truncate or select"
             )
         known = SELECT_METRICS[family] if part.apply == "select" else [LENGTH_METRIC]
         if metric not in known:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
 from pydantic import Field
@@ -24,6 +24,7 @@ from dataeff.study.published import PublishedResults, published_of
 from dataeff.study.types import (
     FREQUENCY,
     Adam,
+    Averaging,
     BertTokenizer,
     Corpus,
     ExactFraction,
@@ -139,6 +140,8 @@ class PretrainSpec(Spec):
     precision: Literal["fp32", "bf16", "fp16"]
     length_apply: Literal["truncate", "reshape"] | None = None
     dropped_layers: list[int] = Field(default_factory=list, description="0-based; empty without random-LTD")
+    route: Literal["each_layer", "one_route", "samples"] = "each_layer"
+    averaging: Averaging | None = None
 
 
 class ItemsSpec(Spec):
@@ -269,8 +272,10 @@ def pretrain_spec(study: Study, run: Run) -> PretrainSpec:
         model=scale.model if variant.dropout is None else scale.model.model_copy(update={"dropout": variant.dropout}),
         adam=scale.adam,
         precision=scale.precision,
-        length_apply=None if length is None or length.apply == "select" else length.apply,
+        length_apply=cast(Literal["truncate", "reshape"], length.apply) if length is not None else None,
         dropped_layers=dropped_layers(variant, scale.model.layers),
+        route=variant.token_drop.route if variant.token_drop else "each_layer",
+        averaging=variant.averaging,
     )
 
 

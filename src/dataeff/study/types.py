@@ -81,19 +81,26 @@ class Pacing(Frozen):
 
 
 class MetricCurriculum(Frozen):
-    """One metric of a curriculum: which samples (`select`) or how much of them (`truncate`, `reshape`) at a step."""
+    """One metric of a curriculum: which samples (`select`), how much of them (`truncate`, `reshape`), how far attention
+    sees in them (`window`, SkyLadder, arXiv 2503.15450), or of which length bucket (`bucket`, Dataset Decomposition,
+    arXiv 2405.13226) at a step.
+    """
 
-    apply: Literal["select", "truncate", "reshape"]
+    apply: Literal["select", "truncate", "reshape", "window", "bucket"]
     by: Literal["percentile", "value"] = "percentile"
+    then: Literal["hold", "uniform"] = Field(
+        default="hold",
+        description="select: what follows the pacing's duration, its end (hold) or all samples (uniform)",
+    )
     pacing: Pacing
 
     @model_validator(mode="before")
     @classmethod
     def _lengths_are_values(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("apply") in ("truncate", "reshape"):
+        if isinstance(data, dict) and data.get("apply") in ("truncate", "reshape", "window", "bucket"):
             if data.get("by", "value") != "value":
                 raise ValueError(
-                    f"by: {data['by']}: '{data['apply']}' cuts to a length, which is a value, no percentile"
+                    f"by: {data['by']}: '{data['apply']}' goes by a length, which is a value, no percentile"
                 )
             return {**data, "by": "value"}
         return data
@@ -108,9 +115,14 @@ class MetricCurriculum(Frozen):
 
 
 class TokenDrop(Frozen):
-    """Random layerwise token dropping (arXiv 2211.11586): the kept tokens' pacing, and the layers left whole."""
+    """Random layerwise token dropping (arXiv 2211.11586): the kept tokens' pacing, and the layers left whole.
+
+    Two baselines of its routing spend the same layer tokens: `one_route` drops the same tokens in all of these layers
+    (TREAD, arXiv 2501.04765), `samples` whole samples, another part of the batch in each layer (layer dropout).
+    """
 
     pacing: Pacing
+    route: Literal["each_layer", "one_route", "samples"] = "each_layer"
     keep_first: Annotated[int, Field(ge=0, strict=True)] = 1
     keep_last: Annotated[int, Field(ge=0, strict=True)] = 1
 
@@ -121,6 +133,26 @@ class TokenDrop(Frozen):
         return self
 
 
+class Averaging(Frozen):
+    """What is exported instead of a run's last weights: their average over its end (arXiv 2511.18903).
+
+    `ema`: an exponential average whose time constant is `over` of the nominal steps; `last`: the plain mean of `count`
+    states at equal distances over the last `over` of the run's steps, the final one included.
+    """
+
+    kind: Literal["ema", "last"]
+    over: ExactFraction
+    count: Annotated[int, Field(ge=2, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Averaging:
+        if not 0 < self.over <= 1:
+            raise ValueError(f"over is {self.over}; a fraction of the run's steps above 0 and at most 1 is needed")
+        if (self.kind == "last") != (self.count is not None):
+            raise ValueError(f"count is {self.count}: the number of states for kind: last, left out for kind: ema")
+        return self
+
+
 class Variant(Frozen):
     """One method or composition; the empty variant is the baseline and runs on the same code path."""
 
@@ -128,6 +160,13 @@ class Variant(Frozen):
     curriculum: dict[Name, MetricCurriculum] = Field(default_factory=dict)
     token_drop: TokenDrop | None = None
     lr_scaling: Literal["inverse_data", "none"] = "inverse_data"
+    lr_clock: Literal["effective_tokens", "layer_tokens", "raw_tokens"] = Field(
+        default="effective_tokens", description="what the learning rate's warm-up and decay are a function of"
+    )
+    final_lr: ExactFraction | None = Field(
+        default=None, description="the last learning rate as a part of the run's peak, instead of the scale's minimum"
+    )
+    averaging: Averaging | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(default=None, description="instead of the model's")
 
     @model_validator(mode="after")
@@ -137,12 +176,34 @@ class Variant(Frozen):
                 raise ValueError(
                     f"curriculum.{metric}.apply: '{part.apply}' cuts samples to a length; only '{LENGTH_METRIC}' is one"
                 )
+            if part.apply != "select" and part.then != "hold":
+                raise ValueError(
+                    f"curriculum.{metric}.then: '{part.then}' is for apply: select; '{part.apply}' chooses no samples"
+                )
+        if self.final_lr is not None and not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr is {self.final_lr}; a part of the peak from 0 to 1 is needed")
+        if self.length_buckets and (self.selections or self.token_drop):
+            raise ValueError(
+                "curriculum.seqlen.apply: 'bucket' makes samples of several lengths, which other metrics and "
+                "token_drop do not know; leave them out"
+            )
         return self
 
     @property
     def length_curriculum(self) -> MetricCurriculum | None:
         part = self.curriculum.get(LENGTH_METRIC)
-        return part if part is not None and part.apply != "select" else None
+        return part if part is not None and part.apply in ("truncate", "reshape") else None
+
+    @property
+    def window(self) -> MetricCurriculum | None:
+        """Where attention sees a part of each sample only."""
+        part = self.curriculum.get(LENGTH_METRIC)
+        return part if part is not None and part.apply == "window" else None
+
+    @property
+    def length_buckets(self) -> MetricCurriculum | None:
+        part = self.curriculum.get(LENGTH_METRIC)
+        return part if part is not None and part.apply == "bucket" else None
 
     @property
     def selections(self) -> dict[str, MetricCurriculum]:
