@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from dataeff.pretrain.checkpoint import KEEP, list_checkpoints, newest_sound, save
+from dataeff.pretrain.average import WeightAverage
+from dataeff.pretrain.checkpoint import KEEP, list_checkpoints, load, newest_sound, save
+from dataeff.study.types import Averaging
 
 IDENTITY = {"spec_digest": "s", "plan_digest": "p"}
 KILLED_WHILE_SAVING = """
@@ -30,6 +33,9 @@ class Engine:
         target = Path(folder, tag)
         target.mkdir()
         (target / "weights").write_text("some weights")
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        assert Path(folder, tag, "weights").read_text() == "some weights"
 
 
 def save_steps(state: Path, *steps: int, **identity: str) -> None:
@@ -83,3 +89,46 @@ def test_killed_while_saving_the_old_one_stands(tmp_path: Path) -> None:
     assert newest_sound(tmp_path, IDENTITY) == (3, tmp_path / "step-00000003")
     save_steps(tmp_path, 6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]
+
+
+def half_way(network: nn.Module) -> WeightAverage:
+    """The exponential average of a run of 6 steps after 3 of them."""
+    average = WeightAverage(network, Averaging.model_validate({"kind": "ema", "over": "1/2"}), 6, 6)
+    for step in (1, 2, 3):
+        nn.init.constant_(network.weight, step)  # type: ignore[arg-type]
+        average.observe(step)
+    return average
+
+
+def test_the_average_of_the_weights_is_part_of_it(tmp_path: Path) -> None:
+    network = nn.Linear(2, 1)
+    average = half_way(network)
+    save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, average=average)
+    found = newest_sound(tmp_path, IDENTITY, ["average.pt"])
+    assert found is not None
+    continued = WeightAverage(network, Averaging.model_validate({"kind": "ema", "over": "1/2"}), 6, 6)
+    load(Engine(), found[1], continued)
+    assert continued.states == 3
+    assert continued.weights.keys() == average.weights.keys()
+    for name, weight in average.weights.items():
+        assert continued.weights[name].equal(weight)
+
+
+def test_one_without_the_average_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, average=half_way(nn.Linear(2, 1)))
+    save_steps(tmp_path, 6)
+    assert newest_sound(tmp_path, IDENTITY, ["average.pt"]) == (3, tmp_path / "step-00000003")
+    assert capsys.readouterr().out == (
+        f"checkpoint passed over: {tmp_path}/step-00000006 lacks average.pt, which this run needs to continue its "
+        f"average of the weights\n"
+    )
+
+
+def test_a_damaged_average_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, average=half_way(nn.Linear(2, 1)))
+    file = tmp_path / "step-00000003/average.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert newest_sound(tmp_path, IDENTITY, ["average.pt"]) is None
+    assert "average.pt does not match its sha256" in capsys.readouterr().out

@@ -20,6 +20,14 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """The average that is exported in place of the last weights: what it is of, and its held-out measures."""
+
+    facts: Mapping[str, Any]
+    heldout: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Finished:
     """What a run has come to. `metrics` and `timings`: a row per step; `metrics_file` holds the first."""
 
@@ -34,6 +42,7 @@ class Finished:
     """Beside the steps: startup, heldout, checkpoint."""
     world_size: int
     threads: int
+    averaged: Averaged | None = None
 
     def facts(self) -> dict[str, Any]:
         """run.json"""
@@ -48,8 +57,18 @@ class Finished:
             "effective_tokens": last["effective_tokens"],
             "epochs": self.plan.facts["epochs"],
             "final_training_loss": sum(row["loss"] for row in tail) / len(tail),
-            **{name: value for name, value in last.items() if name.startswith("heldout_")},
+            **self._heldout({name: value for name, value in last.items() if name.startswith("heldout_")}),
             **provenance().model_dump(mode="json"),
+        }
+
+    def _heldout(self, of_last_weights: dict[str, float]) -> dict[str, Any]:
+        """The held-out measures of the exported weights and, where these are an average, those of the last ones."""
+        if self.averaged is None:
+            return of_last_weights
+        renamed = {f"{name}_of_last_weights": value for name, value in of_last_weights.items()}
+        return {
+            **self.averaged.heldout,
+            "averaging": {**self.averaged.facts, **self.averaged.heldout, **renamed},
         }
 
     def times(self) -> dict[str, Any]:

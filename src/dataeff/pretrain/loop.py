@@ -25,6 +25,7 @@ from dataeff.families import find_family
 from dataeff.families.batch import Cut
 from dataeff.plan import TrainingPlan
 from dataeff.pretrain import checkpoint, finish
+from dataeff.pretrain.average import WeightAverage, average_files
 from dataeff.pretrain.engine import Ranks, make_engine, start_ranks
 from dataeff.pretrain.meter import Log, Progress
 from dataeff.pretrain.owner import owned
@@ -99,12 +100,13 @@ class Trainer:
         torch.manual_seed(keyed.key(spec.run.seed, "initial weights"))
         self.network = self.family.build_model(spec.model)
         self.token_drop = (
-            TokenDrop.attach(self.network, layers=spec.dropped_layers, seed=spec.run.seed)
+            TokenDrop.attach(self.network, layers=spec.dropped_layers, seed=spec.run.seed, route=spec.route)
             if spec.dropped_layers
             else None
         )
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.engine = make_engine(self.network, spec, hardware, ranks)
+        self.average = WeightAverage.of_run(spec, plan, self.network, hardware, ranks)
         self.probe = self.family.probe_batch(inputs.heldout, spec.model.sequence_length)
         self.seconds = {"startup": 0.0, "heldout": 0.0, "checkpoint": 0.0}
 
@@ -156,7 +158,8 @@ class Trainer:
         totals = dict.fromkeys(batch.counts, 0.0)
         for rows, counted in self._micro_batches(batch.rows):
             if self.token_drop is not None:
-                self.token_drop.set_step(step, kept=kept, rows_B=torch.from_numpy(rows).to(self.ranks.device))
+                rows_B = torch.from_numpy(rows).to(self.ranks.device)
+                self.token_drop.set_step(step, kept=kept, rows_B=rows_B, rows=batch.rows)
             sums = self.family.loss_sums(self.engine, batch.part(rows, self.ranks.device))
             # DeepSpeed averages gradients over ranks; each part of the loss is a mean over the whole step.
             scaled = [loss * (counted * self.ranks.world_size / batch.counts[name]) for name, loss in sums.items()]
@@ -166,6 +169,8 @@ class Trainer:
         means = {name: self.ranks.sum(total) / batch.counts[name] for name, total in totals.items()}
         loss = sum(means.values())
         self._check_finite(loss, step, ids)
+        if self.average is not None:
+            self.average.observe(step + 1)
         return {
             "step": step + 1,
             "loss": loss,
@@ -182,7 +187,9 @@ class Trainer:
     def _cut(self, step: int, length: int) -> Cut:
         # An order of admission exists where a curriculum selects samples by their difficulty.
         selects = self.plan.order.admission is not None
-        return Cut(length, self.spec.length_apply, selects, self.spec.run.seed, step)
+        windows = self.plan.steps.get("window")
+        window = None if windows is None else int(windows.iloc[step])
+        return Cut(length, self.spec.length_apply, selects, self.spec.run.seed, step, window)
 
     def _micro_batches(self, rows: int) -> list[tuple[NDArray[np.int64], int]]:
         """This rank's micro-batches of a step: (row numbers, 1 or 0); 0 marks a repeated row that does not count.
@@ -218,11 +225,12 @@ class Trainer:
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint; the number of steps done."""
-        found = checkpoint.newest_sound(self.state, self.identity)
+        needed = average_files(self.hardware.zero_stage, self.ranks.world_size) if self.spec.averaging else []
+        found = checkpoint.newest_sound(self.state, self.identity, needed)
         if found is None:
             return 0
         step, folder = found
-        checkpoint.load(self.engine, folder)
+        checkpoint.load(self.engine, folder, self.average)
         if self.ranks.rank == 0:
             print(f"{self.spec.run.name}: continues after step {step} from {folder}", flush=True)
         return step
@@ -231,9 +239,25 @@ class Trainer:
         if metrics is not None and timings is not None:
             metrics.sync()
             timings.sync()
-        checkpoint.save(self.engine, self.state, done, self.identity, rank=self.ranks.rank, barrier=self.ranks.barrier)
+        checkpoint.save(
+            self.engine,
+            self.state,
+            done,
+            self.identity,
+            rank=self.ranks.rank,
+            barrier=self.ranks.barrier,
+            average=self.average,
+        )
+
+    def _exported_average(self) -> finish.Averaged | None:
+        """Puts the average, if the run has one, in the place of the last weights; None on ranks without a part."""
+        if self.average is None:
+            return None
+        self.average.replace_weights()
+        return finish.Averaged(self.average.facts(), self._timed("heldout", self._probe))
 
     def _finish(self, out: Path, metrics: Log | None, timings: Log | None) -> None:
+        averaged = self._exported_average()
         weights = finish.all_weights(self.network, self.hardware.zero_stage)
         if metrics is not None and timings is not None:
             finished = finish.Finished(
@@ -247,6 +271,7 @@ class Trainer:
                 self.seconds,
                 self.ranks.world_size,
                 self.hardware.threads,
+                averaged,
             )
             finish.write(finished, self.network, weights, self.inputs.tokenizer, out)
             shutil.rmtree(self.state)
