@@ -1,15 +1,28 @@
 import copy
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dataeff.errors import DataeffError
 from dataeff.families.bert_network import MegatronBertForPreTraining, new_network
 from dataeff.study.types import Model
-from dataeff.token_drop import TokenDrop, kept_positions
+from dataeff.token_counts import kept_rows
+from dataeff.token_drop import TokenDrop, chosen_rows, kept_positions, transformer_layers
 
 ROWS = torch.arange(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine the threads of such small models wait for each other, up to 50 times as long as they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def gpt2(layers: int = 4, dropout: float = 0.0) -> GPT2LMHeadModel:
@@ -222,5 +235,223 @@ def test_rows_of_another_micro_batch_are_refused() -> None:
     model = gpt2()
     drop = TokenDrop.attach(model, layers=[1], seed=1)
     drop.set_step(0, kept=8, rows_B=ROWS)
+    with pytest.raises(ValueError, match="3 rows, the layer sees 2"):
+        model(torch.zeros(2, 32, dtype=torch.long))
+
+
+# --- the same positions in all layers ------------------------------------------------------------------------
+
+
+def test_one_route_equals_gathering_once_and_scattering_once() -> None:
+    """Forward and backward, to the bit: what is scattered after a layer is what the next one gathers."""
+    tokens, kept = torch.randint(0, 50, (3, 32)), kept_positions(1, 5, ROWS, 1, 32, 8)
+    model, by_hand = gpt2(layers=5), gpt2(layers=5)
+    drop = TokenDrop.attach(model, layers=[1, 2, 3], seed=1, route="one_route")
+    drop.set_step(5, kept=8, rows_B=ROWS)
+    found = model(tokens, use_cache=False).logits
+    stack = by_hand.transformer
+    hidden = stack.h[0](stack.wte(tokens) + stack.wpe(torch.arange(32)))
+    index = kept[..., None].expand(-1, -1, 16)
+    inner = hidden.gather(1, index)
+    for layer in stack.h[1:4]:
+        inner = layer(inner)
+    expected = by_hand.lm_head(stack.ln_f(stack.h[4](hidden.scatter(1, index, inner))))
+    assert torch.equal(found, expected)
+    for logits in (found, expected):
+        logits.logsumexp(-1).sum().backward()
+    for here, there in zip(model.parameters(), by_hand.parameters(), strict=True):
+        assert torch.equal(here.grad, there.grad)
+
+
+def test_one_route_is_that_of_the_first_dropping_layer() -> None:
+    drop = TokenDrop.attach(gpt2(), layers=[2, 1], seed=1, route="one_route")
+    drop.set_step(5, kept=8, rows_B=ROWS)
+    first = kept_positions(1, 5, ROWS, 1, 32, 8)
+    assert all(torch.equal(drop.positions(layer, 32), first) for layer in (1, 2))
+    each = TokenDrop.attach(gpt2(), layers=[1, 2], seed=1)
+    each.set_step(5, kept=8, rows_B=ROWS)
+    assert torch.equal(each.positions(1, 32), first)
+    assert not torch.equal(each.positions(2, 32), first)
+
+
+# --- whole rows ----------------------------------------------------------------------------------------------
+
+BATCH = 8
+TOKENS = torch.randint(5, 50, (BATCH, 32), generator=torch.Generator().manual_seed(3))
+LENGTHS = torch.tensor([32, 20, 6, 31, 9, 17, 25, 12])
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
+    return LlamaForCausalLM(config).train()
+
+
+def exact(make: Callable[[], nn.Module], attention: str = "sdpa") -> Callable[[], nn.Module]:
+    """The model in float64 with ten times its weights, so that what a layer is given shows in what comes out."""
+
+    def made() -> nn.Module:
+        model = make().double()
+        model.config._attn_implementation = attention
+        with torch.no_grad():
+            for layer in transformer_layers(model):
+                for parameter in layer.parameters():
+                    if parameter.dim() > 1 and make is not bert:
+                        parameter.mul_(10)
+        return model
+
+    return made
+
+
+def masked_sum(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """A number that every real token of these rows of TOKENS enters; what is no real token differs from row to row."""
+    if isinstance(model, MegatronBertForPreTraining):
+        places = torch.arange(len(rows) * 32)[(torch.arange(32) < LENGTHS[rows, None]).flatten()]
+        logits, order = model(TOKENS[rows], torch.zeros_like(TOKENS[rows]), LENGTHS[rows], places)
+        return logits.logsumexp(-1).sum() + order.sin().sum()
+    # Under a causal mask only what lies before a token counts; the first one is real, so that all see something.
+    real = (torch.arange(32) == 0) | (torch.arange(32) >= 32 - LENGTHS[rows, None])
+    logits = model(TOKENS[rows], attention_mask=real.long(), use_cache=False).logits
+    return logits[real].logsumexp(-1).sum()
+
+
+MODELS = {"gpt2": exact(gpt2), "gpt2 eager": exact(gpt2, "eager"), "bert": exact(bert), "llama": exact(llama)}
+
+
+def by_samples(model: nn.Module, layers: tuple[int, ...] = (1, 2)) -> TokenDrop:
+    return TokenDrop.attach(model, layers=list(layers), seed=1, route="samples")
+
+
+def test_chosen_rows_are_as_many_as_asked_and_keyed() -> None:
+    chosen = chosen_rows(1, 5, 2, rows=64, kept=20)
+    assert chosen.sum() == 20
+    assert torch.equal(chosen, chosen_rows(1, 5, 2, 64, 20))
+    for other in (chosen_rows(2, 5, 2, 64, 20), chosen_rows(1, 6, 2, 64, 20), chosen_rows(1, 5, 3, 64, 20)):
+        assert not torch.equal(chosen, other)
+    assert not (chosen & ~chosen_rows(1, 5, 2, 64, 21)).any()  # the pacing only adds rows
+
+
+def test_every_row_is_chosen_equally_often() -> None:
+    """2 of 8 rows at 8,000 steps: each 2,000 times, within five standard deviations (194)."""
+    counts = torch.stack([chosen_rows(1, step, 1, 8, 2) for step in range(8000)]).sum(0)
+    assert (counts - 2000).abs().max() < 194
+
+
+@pytest.mark.parametrize("kept", [8, 15, 31])
+def test_as_many_rows_go_through_each_layer_as_the_plan_counts(kept: int) -> None:
+    drop = by_samples(gpt2())
+    drop.set_step(4, kept=kept, rows_B=torch.arange(BATCH), rows=BATCH)
+    planned = kept_rows(np.array([BATCH]), np.array([32]), np.array([kept]))[0]
+    assert [int(drop.through(layer, 32).sum()) for layer in (1, 2)] == [planned, planned]
+    assert drop.positions(1, 32) is None
+
+
+def test_rows_that_are_not_chosen_pass_by() -> None:
+    model = gpt2()
+    drop = by_samples(model)
+    drop.set_step(3, kept=12, rows_B=torch.arange(BATCH), rows=BATCH)
+    block, hidden = model.transformer.h[1], torch.randn(BATCH, 32, 16)
+    output, chosen = block(hidden), chosen_rows(1, 3, 1, BATCH, 3)
+    assert torch.equal(output[~chosen], hidden[~chosen])
+    assert torch.equal(output[chosen], type(block).forward(block, hidden[chosen]))
+
+
+@pytest.mark.parametrize("through", [0, 1, 3])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_none_one_or_all_rows_of_a_micro_batch_go_through(make: Callable[[], nn.Module], through: int) -> None:
+    """Every parameter of the layer has a gradient, of zero where no row is chosen; other rows stay as they are."""
+    model = make()
+    drop = by_samples(model, (1,))
+    chosen = chosen_rows(1, 3, 1, BATCH, 3)
+    rows = torch.cat([chosen.nonzero()[:through, 0], (~chosen).nonzero()[: 3 - through, 0]])
+    drop.set_step(3, kept=12, rows_B=rows, rows=BATCH)
+    layer, seen = transformer_layers(model)[1], {}
+    layer.register_forward_hook(lambda module, args, output: seen.update(before=args[0], after=output))
+    masked_sum(model, rows).backward()
+    after = seen["after"][0] if isinstance(seen["after"], tuple) else seen["after"]
+    assert torch.equal(after[through:], seen["before"][through:])
+    gradients = [parameter.grad for parameter in layer.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients) == (through > 0)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_dropped_rows_do_not_depend_on_the_micro_batch(make: Callable[[], nn.Module]) -> None:
+    """One of 8 rows goes through each layer, each has a mask of its own: parts of 1, 2 or 8 rows add up alike."""
+    found = []
+    for size in (8, 2, 1):
+        model = make()
+        drop = by_samples(model)
+        total = 0.0
+        for rows in torch.arange(BATCH).split(size):
+            drop.set_step(6, kept=5, rows_B=rows, rows=BATCH)
+            part = masked_sum(model, rows)
+            part.backward()
+            total += float(part.detach())
+        found.append((total, [parameter.grad for parameter in model.parameters()]))
+    (whole, gradients), *others = found
+    for total, parts in others:
+        assert total == pytest.approx(whole, rel=1e-12)
+        assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(gradients, parts, strict=True))
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_masks_and_positions_go_with_their_rows(make: Callable[[], nn.Module]) -> None:
+    """A chosen row gives what it gives alone in the whole model, any other what it gives without the layer."""
+    model, whole, less = make(), make(), make()
+    is_bert = isinstance(model, MegatronBertForPreTraining)
+    transformer_layers(less)[1].forward = lambda hidden, *args, **kwargs: (hidden,) if is_bert else hidden
+    drop, rows, chosen = by_samples(model, (1,)), torch.arange(BATCH), chosen_rows(1, 6, 1, BATCH, 3)
+    drop.set_step(6, kept=12, rows_B=rows, rows=BATCH)
+    with torch.no_grad():
+        found = float(masked_sum(model, rows))
+        alone = [float(masked_sum(whole if chosen[row] else less, rows[row : row + 1])) for row in range(BATCH)]
+        assert found == pytest.approx(sum(alone), rel=1e-12)
+        assert found != pytest.approx(float(masked_sum(whole, rows)), rel=1e-6)
+
+
+def test_keeping_all_rows_or_evaluating_changes_nothing() -> None:
+    model, plain = gpt2(), gpt2()
+    drop = by_samples(model)
+    rows = torch.arange(BATCH)
+    drop.set_step(0, kept=32, rows_B=rows, rows=BATCH)
+    assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
+    drop.set_step(0, kept=8, rows_B=rows, rows=BATCH)
+    assert not torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
+    assert torch.equal(model.eval()(TOKENS).logits, plain.eval()(TOKENS).logits)
+
+
+@pytest.mark.parametrize("kept", [5, 16])
+def test_activation_checkpointing_recomputes_the_same_rows(kept: int) -> None:
+    """Also where the micro-batch has no row in a layer (kept 5: one of 8 rows)."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = gpt2()
+        drop = by_samples(model)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        for rows in torch.arange(BATCH).split(2):
+            drop.set_step(2, kept=kept, rows_B=rows, rows=BATCH)
+            model(TOKENS[rows], labels=TOKENS[rows], use_cache=False).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
+
+
+def test_rows_of_the_global_batch_are_needed() -> None:
+    with pytest.raises(ValueError, match="route 'samples' needs `rows`"):
+        by_samples(gpt2()).set_step(0, kept=8, rows_B=ROWS)
+
+
+def test_dropped_rows_of_another_micro_batch_are_refused() -> None:
+    model = gpt2()
+    by_samples(model).set_step(0, kept=8, rows_B=ROWS, rows=BATCH)
     with pytest.raises(ValueError, match="3 rows, the layer sees 2"):
         model(torch.zeros(2, 32, dtype=torch.long))

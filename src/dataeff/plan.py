@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeff.bucket_plan import Buckets, bucket_facts, bucket_order, bucket_summary, check_layout
 from dataeff.errors import DataeffError
 from dataeff.files import atomic_directory, canonical_digest, read_json, write_json
 from dataeff.learning_rate import Rates, layer_token_rates, learning_rates
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # the study checks schedules while Snakemake parses, which pa
 
     from dataeff.analyze.difficulty import DifficultyIndex
     from dataeff.order import SampleOrder
+    from dataeff.order_buckets import BucketOrder
 
 Column = NDArray[np.int64]
 
@@ -39,7 +41,7 @@ class TrainingPlan:
     """The steps table (columns: see `steps_table` and `build_plan`), the sample order, and facts about the run."""
 
     steps: pd.DataFrame
-    order: SampleOrder
+    order: SampleOrder | BucketOrder
     facts: dict[str, Any]
 
     @property
@@ -62,10 +64,10 @@ class TrainingPlan:
             raise DataeffError(f"{folder}/steps.parquet: no such file; make it with `dataeff plan` (the rule `plan`)")
         import pandas as pd
 
-        from dataeff.order import SampleOrder
+        from dataeff.order_buckets import load_order
 
         steps = pd.read_parquet(folder / "steps.parquet")
-        return cls(steps, SampleOrder.load(folder / "order.json"), read_json(folder / "plan.json"))
+        return cls(steps, load_order(folder / "order.json"), read_json(folder / "plan.json"))
 
 
 def nominal_steps(spec: PlanSpec) -> int:
@@ -151,11 +153,11 @@ def schedules(spec: PlanSpec) -> dict[str, PacingSchedule]:
     return found
 
 
-def steps_table(spec: PlanSpec) -> pd.DataFrame:
+def steps_table(spec: PlanSpec, buckets: Buckets | None = None) -> pd.DataFrame:
     """The columns that need no data: lengths, kept tokens, difficulties, tokens, learning rate; one row per step.
 
     The run ends with the step that reaches its effective tokens. Curricula see the 1-based step, token drop the
-    0-based one.
+    0-based one. Length buckets are drawn by their sizes: without `buckets`, as if all had the same number of tokens.
     """
     pacing = schedules(spec)
     shortest = _effective_tokens(spec, *_first_step(spec, pacing))[0]
@@ -163,7 +165,7 @@ def steps_table(spec: PlanSpec) -> pd.DataFrame:
     # A run is at most a few times its nominal steps; growing by doubling keeps memory near what is used.
     steps = min(most_steps, 2 * nominal_steps(spec) + 2)
     while True:
-        table = _table(spec, pacing, steps)
+        table = _table(spec, pacing, steps, buckets)
         consumed = table["cumulative_effective_tokens"].to_numpy()
         if consumed[-1] >= spec.train_tokens:
             break
@@ -181,14 +183,18 @@ def _first_step(spec: PlanSpec, pacing: Mapping[str, PacingSchedule]) -> tuple[C
     return first + spec.batch_size, length, np.minimum(kept, length)
 
 
-def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], steps: int) -> pd.DataFrame:
+def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], steps: int, buckets: Buckets | None) -> pd.DataFrame:
     import pandas as pd
 
     step = np.arange(steps, dtype=np.int64)
     length_part = spec.variant.length_curriculum
     length = pacing["seqlen"].at(step + 1) if length_part else np.full(steps, spec.sequence_length)
+    samples = np.full(steps, spec.batch_size)
+    if spec.variant.length_buckets is not None:
+        sizes = buckets or Buckets.assumed(spec.sequence_length)
+        length, samples = bucket_order(spec, pacing["seqlen"], steps, sizes).shapes()
     kept = np.minimum(pacing["token_drop"].at(step), length) if "token_drop" in pacing else length
-    rows = np.full(steps, spec.batch_size)
+    rows = samples
     if length_part is not None and length_part.apply == "reshape":
         rows = reshaped_rows(spec.batch_size, spec.sequence_length, length)
     effective = _effective_tokens(spec, rows, length, kept)
@@ -197,7 +203,7 @@ def _table(spec: PlanSpec, pacing: Mapping[str, PacingSchedule], steps: int) -> 
             "step": step,
             "sequence_length": length,
             "kept_tokens": kept,
-            "samples": spec.batch_size,
+            "samples": samples,
             "rows": rows,
             "raw_tokens": rows * length,
             "effective_tokens": effective,
@@ -222,8 +228,9 @@ def build_plan(
     indexes: Mapping[str, DifficultyIndex],
     index_folders: Mapping[str, Path] | None = None,
     out: Path | None = None,
+    buckets: Buckets | None = None,
 ) -> TrainingPlan:
-    """The whole plan of a run over a corpus of `samples` samples.
+    """The whole plan of a run over a corpus of `samples` samples, which lie in `buckets` where the variant wants that.
 
     Where `index_folders` says which folders the indexes lie in, order.npy of a single selecting metric is referred to
     instead of copied, and values are read rather than mapped; with `out`, the joint order of several metrics is
@@ -232,19 +239,19 @@ def build_plan(
     from dataeff.order import SampleOrder
     from dataeff.pools import find_pools
 
-    table = steps_table(spec)
-    epochs = len(table) * spec.batch_size / samples
-    if epochs > spec.max_epochs:
-        raise DataeffError(
-            f"{spec.run.name}: {len(table)} steps of {spec.batch_size} samples would read the corpus of {samples} "
-            f"samples {epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, "
-            f"or raise max_epochs"
+    check_layout(spec, buckets)
+    table = steps_table(spec, buckets)
+    epochs = _epochs(spec, table, samples, buckets)
+    order: SampleOrder | BucketOrder
+    if buckets is not None:
+        order = bucket_order(spec, schedules(spec)["seqlen"], len(table), buckets)
+        pools = order.pool_sizes()
+    else:
+        pools, admission = find_pools(spec, table, samples, indexes, index_folders or {}, out)
+        order = SampleOrder.build(
+            seed=spec.run.seed, batch_size=spec.batch_size, pool_sizes=pools.astype(np.int64), admission=admission
         )
-    pools, admission = find_pools(spec, table, samples, indexes, index_folders or {}, out)
     table["pool_size"] = pools
-    order = SampleOrder.build(
-        seed=spec.run.seed, batch_size=spec.batch_size, pool_sizes=pools.astype(np.int64), admission=admission
-    )
     facts = {
         "run": spec.run.model_dump(mode="json"),
         "name": spec.run.name,
@@ -258,8 +265,24 @@ def build_plan(
         "samples_in_corpus": samples,
         "peak_learning_rate": peak_learning_rate(spec),
         "order_digest": order.digest,
+        **bucket_facts(order),
     }
     return TrainingPlan(table, order, {**facts, "digest": _table_digest(table, facts)})
+
+
+def _epochs(spec: PlanSpec, table: pd.DataFrame, samples: int, buckets: Buckets | None) -> float:
+    """How often the run reads the corpus: by samples, or by tokens where they differ in length."""
+    read, there, unit = spec.batch_size, samples, "samples"
+    if buckets is not None:
+        read, there, unit = spec.batch_size * buckets.lengths[-1], buckets.tokens, "tokens"
+    epochs = len(table) * read / there
+    if epochs > spec.max_epochs:
+        raise DataeffError(
+            f"{spec.run.name}: {len(table)} steps of {read} {unit} would read the corpus of {there} {unit} "
+            f"{epochs:.1f} times; max_epochs is {spec.max_epochs}. Use a larger corpus, fewer train_tokens, or raise "
+            f"max_epochs"
+        )
+    return epochs
 
 
 def _table_digest(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
@@ -272,6 +295,7 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
     from dataeff.analyze.difficulty import DifficultyIndex
 
     facts = read_json(samples_folder / "samples.json")
+    buckets = Buckets.of_facts(facts, samples_folder / "samples.json")
     indexes = {metric: DifficultyIndex.open(folder) for metric, folder in index_folders.items()}
     missing = sorted(set(spec.variant.selections) - set(indexes))
     if missing:
@@ -279,7 +303,7 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
             f"{spec.run.name}: no difficulty index for {', '.join(missing)}; run `dataeff analyze` for it"
         )
     with atomic_directory(out) as temporary:
-        plan = build_plan(spec, int(facts["samples"]), indexes, index_folders, temporary)
+        plan = build_plan(spec, int(facts["samples"]), indexes, index_folders, temporary, buckets)
         plan.write(temporary)
     epochs = plan.facts["epochs"]
     repeats = (
@@ -288,7 +312,7 @@ def run(spec: PlanSpec, samples_folder: Path, index_folders: Mapping[str, Path],
     return (
         f"{spec.run.name}: {plan.facts['steps']} steps (nominal {plan.facts['nominal_steps']}), "
         f"{plan.facts['effective_tokens']:,} effective and {plan.facts['raw_tokens']:,} raw tokens, "
-        f"peak learning rate {plan.facts['peak_learning_rate']:.3g}; {repeats}"
+        f"peak learning rate {plan.facts['peak_learning_rate']:.3g}; {repeats}{bucket_summary(plan.facts)}"
     )
 
 

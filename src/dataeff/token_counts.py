@@ -41,7 +41,8 @@ def kept_rows(rows: Column, length: Column, kept: Column) -> Column:
     """Rows that a dropping layer sees where whole samples are dropped: the share of the tokens that token dropping
     would keep, rounded down, and at least one row.
     """
-    return np.maximum(1, rows * np.minimum(kept, length) // length)
+    seen: Column = np.maximum(1, rows * np.minimum(kept, length) // length)
+    return seen
 
 
 def layer_tokens(

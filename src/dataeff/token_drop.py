@@ -6,20 +6,28 @@ on any number of ranks and micro-batches, on CPU and GPU, after a resume, and wh
 layer a second time. Only a layer instance's `forward` is replaced, so parameter names, `state_dict` and
 `from_pretrained` stay as they are.
 
-Shapes: B rows of a micro-batch, S positions, R kept positions, D hidden size.
+Two other routes serve as baselines of that choice. `one_route` keeps the same positions in all dropping layers, so
+that a dropped token goes past all of them (TREAD, arXiv 2501.04765). `samples` drops whole rows instead of positions,
+others in each layer (layer dropout), for about the same layer tokens.
+
+Shapes: B rows of a micro-batch, S positions, R kept positions, K kept rows, D hidden size.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dataeff import keyed
 from dataeff.errors import DataeffError
+from dataeff.token_counts import kept_rows
+
+Route = Literal["each_layer", "one_route", "samples"]
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
@@ -45,6 +53,18 @@ def kept_positions(seed: int, step: int, rows_B: Tensor, layer: int, length: int
     return chosen_BR.sort(dim=1).values
 
 
+def chosen_rows(seed: int, step: int, layer: int, rows: int, kept: int) -> Tensor:
+    """Which rows of the step's global batch go through `layer`: bool [rows], `kept` of them, uniform, on the CPU.
+
+    Every row gets a keyed 64-bit score, as positions do in `kept_positions`; the `kept` smallest are chosen.
+    """
+    layer_key = keyed.key(seed, "row drop", step, layer) - 2**63
+    score = _mix(torch.arange(1, rows + 1) * _GOLDEN ^ layer_key)
+    chosen = torch.zeros(rows, dtype=torch.bool)
+    chosen[score.topk(kept, largest=False, sorted=False).indices] = True
+    return chosen
+
+
 class TokenDrop:
     """Token dropping attached to chosen layers of a Hugging Face model.
 
@@ -52,41 +72,60 @@ class TokenDrop:
     drop only in training mode and only when fewer tokens are kept than there are.
     """
 
-    def __init__(self, layers: nn.ModuleList, indices: Sequence[int], seed: int) -> None:
+    def __init__(self, layers: nn.ModuleList, indices: Sequence[int], seed: int, route: Route = "each_layer") -> None:
         self._layers = {index: layers[index] for index in indices}
+        self._first = min(self._layers, default=0)
         self._seed = seed
+        self._by_rows = route == "samples"
+        self._one_route = route == "one_route"
         self._step = 0
         self._kept: int | None = None
         self._rows_B: Tensor | None = None
+        self._rows: int | None = None
         for index, layer in self._layers.items():
             layer.forward = _Dropping(self, layer, index)
 
     @classmethod
-    def attach(cls, model: nn.Module, *, layers: Sequence[int], seed: int) -> TokenDrop:
+    def attach(cls, model: nn.Module, *, layers: Sequence[int], seed: int, route: Route = "each_layer") -> TokenDrop:
         """Attaches to the layers with these 0-based indices of the model's transformer stack."""
         stack = transformer_layers(model)
         outside = [index for index in layers if not 0 <= index < len(stack)]
         if outside:
             raise DataeffError(f"token_drop: layers {outside} do not exist; the model has layers 0..{len(stack) - 1}")
-        return cls(stack, layers, seed)
+        return cls(stack, layers, seed, route)
 
     def detach(self) -> None:
         for layer in self._layers.values():
             del layer.forward
 
-    def set_step(self, step: int, *, kept: int, rows_B: Tensor) -> None:
+    def set_step(self, step: int, *, kept: int, rows_B: Tensor, rows: int | None = None) -> None:
         """Sets what the next forward and backward passes drop.
 
         `kept`: tokens kept per row (at most the sequence length); `rows_B`: index of each row of the micro-batch in
-        the step's global batch, int64 [B], on the model's device. Valid until the micro-batch's backward is done.
+        the step's global batch, int64 [B], on the model's device; `rows`: rows of that global batch, which the route
+        `samples` needs. Valid until the micro-batch's backward is done.
         """
-        self._step, self._kept, self._rows_B = step, kept, rows_B
+        if self._by_rows:
+            if rows is None:
+                raise ValueError("set_step: route 'samples' needs `rows`, the rows of the step's global batch")
+            rows_B = rows_B.cpu()  # shapes follow from the choice: once here instead of a wait in every layer
+        self._step, self._kept, self._rows_B, self._rows = step, kept, rows_B, rows
 
     def positions(self, layer: int, length: int) -> Tensor | None:
-        """Kept positions [B, R] of the current micro-batch at `layer`, or None if nothing is dropped."""
-        if self._kept is None or self._rows_B is None or self._kept >= length:
+        """Kept positions [B, R] of the current micro-batch at `layer`, or None if no positions are dropped."""
+        if self._kept is None or self._rows_B is None or self._kept >= length or self._by_rows:
             return None
-        return kept_positions(self._seed, self._step, self._rows_B, layer, length, self._kept)
+        keyed_by = self._first if self._one_route else layer
+        return kept_positions(self._seed, self._step, self._rows_B, keyed_by, length, self._kept)
+
+    def through(self, layer: int, length: int) -> Tensor | None:
+        """Whether each row of the micro-batch goes through `layer`: bool [B], or None if no rows are dropped."""
+        if self._kept is None or self._rows_B is None or self._rows is None or not self._by_rows:
+            return None
+        kept = int(kept_rows(*(np.array([number]) for number in (self._rows, length, self._kept)))[0])
+        if kept >= self._rows:
+            return None
+        return chosen_rows(self._seed, self._step, layer, self._rows, kept)[self._rows_B]
 
 
 class _Dropping:
@@ -98,27 +137,88 @@ class _Dropping:
         self._signature = inspect.signature(self._forward)
 
     def __call__(self, hidden_BSD: Tensor, *args: Any, **kwargs: Any) -> Any:
-        layer = self._layer
-        kept_BR = self._drop.positions(self._index, hidden_BSD.shape[1]) if layer.training else None
-        if kept_BR is None:
-            return self._forward(layer, hidden_BSD, *args, **kwargs)
-        if kept_BR.shape[0] != hidden_BSD.shape[0]:
-            raise ValueError(f"set_step was given {kept_BR.shape[0]} rows, the layer sees {hidden_BSD.shape[0]}")
-        bound = self._signature.bind(layer, hidden_BSD, *args, **kwargs)
+        layer, length = self._layer, hidden_BSD.shape[1]
+        if layer.training:
+            through_B = self._drop.through(self._index, length)
+            if through_B is not None:
+                _check_rows(through_B, hidden_BSD)
+                return self._some_rows(through_B, hidden_BSD, args, kwargs)
+            kept_BR = self._drop.positions(self._index, length)
+            if kept_BR is not None:
+                _check_rows(kept_BR, hidden_BSD)
+                return self._some_positions(kept_BR, hidden_BSD, args, kwargs)
+        return self._forward(layer, hidden_BSD, *args, **kwargs)
+
+    def _some_positions(self, kept_BR: Tensor, hidden_BSD: Tensor, args: Any, kwargs: Any) -> Any:
         index_BRD = kept_BR[..., None].expand(-1, -1, hidden_BSD.shape[2])
-        inner = {name: _gathered(name, value, kept_BR) for name, value in list(bound.arguments.items())[2:]}
+
+        def gathered(name: str, value: Any) -> Any:
+            return _gathered(name, value, kept_BR)
+
+        whole, others = self._run(hidden_BSD, hidden_BSD.gather(1, index_BRD), gathered, args, kwargs)
+        merged_BSD = hidden_BSD.scatter(1, index_BRD, whole.to(hidden_BSD.dtype))
+        return merged_BSD if others is None else (merged_BSD, *others)
+
+    def _some_rows(self, through_B: Tensor, hidden_BSD: Tensor, args: Any, kwargs: Any) -> Any:
+        """Rows that are not chosen stay as they are. Where none is, one token runs all the same and its output is not
+        used: the layer is called on every rank, as ZeRO needs, and its parameters get gradients, of zero.
+        """
+        chosen_K = through_B.nonzero()[:, 0].to(hidden_BSD.device)
+        if not len(chosen_K):
+            return self._one_token(hidden_BSD, args, kwargs)
+
+        def gathered(name: str, value: Any) -> Any:
+            return _gathered_rows(name, value, chosen_K)
+
+        whole, others = self._run(hidden_BSD, hidden_BSD.index_select(0, chosen_K), gathered, args, kwargs)
+        merged_BSD = hidden_BSD.index_copy(0, chosen_K, whole.to(hidden_BSD.dtype))
+        return merged_BSD if others is None else (merged_BSD, *others)
+
+    def _one_token(self, hidden_BSD: Tensor, args: Any, kwargs: Any) -> Any:
+        first_1 = torch.zeros(1, dtype=torch.int64, device=hidden_BSD.device)
+
+        def gathered(name: str, value: Any) -> Any:
+            return _gathered(name, _gathered_rows(name, value, first_1), first_1[:, None])
+
+        whole, others = self._run(hidden_BSD, hidden_BSD[:1, :1], gathered, args, kwargs)
+        never = torch.zeros(1, dtype=torch.bool, device=hidden_BSD.device)
+        merged_BSD = torch.where(never, whole.to(hidden_BSD.dtype), hidden_BSD)
+        return merged_BSD if others is None else (merged_BSD, *others)
+
+    def _run(
+        self, hidden_BSD: Tensor, taken: Tensor, gathered: Callable[[str, Any], Any], args: Any, kwargs: Any
+    ) -> tuple[Tensor, tuple[Any, ...] | None]:
+        """The layer's own forward on a part of its input: the output, and what comes beside it (None: no tuple)."""
+        bound = self._signature.bind(self._layer, hidden_BSD, *args, **kwargs)
+        inner = {name: gathered(name, value) for name, value in list(bound.arguments.items())[2:]}
         extra = inner.pop("kwargs", {})
         positional = [inner.pop("args")] if "args" in inner else []
         output = self._forward(
-            layer,
-            hidden_BSD.gather(1, index_BRD),
+            self._layer,
+            taken,
             *(value for group in positional for value in group),
             **inner,
-            **{name: _gathered(name, value, kept_BR) for name, value in extra.items()},
+            **{name: gathered(name, value) for name, value in extra.items()},
         )
-        whole = output[0] if isinstance(output, tuple) else output
-        merged_BSD = hidden_BSD.scatter(1, index_BRD, whole.to(hidden_BSD.dtype))
-        return (merged_BSD, *output[1:]) if isinstance(output, tuple) else merged_BSD
+        return (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+
+
+def _check_rows(choice: Tensor, hidden_BSD: Tensor) -> None:
+    if choice.shape[0] != hidden_BSD.shape[0]:
+        raise ValueError(f"set_step was given {choice.shape[0]} rows, the layer sees {hidden_BSD.shape[0]}")
+
+
+def _gathered_rows(name: str, value: Any, chosen_K: Tensor) -> Any:
+    """A layer's argument as the chosen rows need it; what is shared by all rows, [1, ...], passes unchanged."""
+    if name == "position_embeddings" and value is not None:
+        return tuple(_taken_rows(part, chosen_K) for part in value)
+    if name in ("attention_mask", "position_ids") and value is not None:
+        return _taken_rows(value, chosen_K)
+    return value
+
+
+def _taken_rows(value: Tensor, chosen_K: Tensor) -> Tensor:
+    return value if value.shape[0] == 1 else value.index_select(0, chosen_K)
 
 
 def _gathered(name: str, value: Any, kept_BR: Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +16,11 @@ from dataeff.errors import DataeffError
 from dataeff.families.batch import Cut, LengthRule, StepBatch
 from dataeff.families.interface import Opened, Sum, Sums
 from dataeff.files import read_json
-from dataeff.samples.gpt import Samples
+from dataeff.samples import BucketSamples, Samples, open_gpt
 from dataeff.study.types import FamilyName, Model
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from dataeff.tokens.vocabulary import Tokenizer
@@ -38,14 +40,22 @@ class Gpt:
     def build_model(self, model: Model) -> nn.Module:
         return build_model(model, vocabulary=self.tokenizer.padded_vocab_size(), eos_id=self.tokenizer.eos_id)
 
-    def open_samples(self, folder: Path, prefixes: Sequence[Path]) -> Samples:
-        return Samples(folder, prefixes)
+    def open_samples(self, folder: Path, prefixes: Sequence[Path]) -> Samples | BucketSamples:
+        return open_gpt(folder, prefixes)
 
-    def step_batch(self, samples: Samples, ids: Tokens, step: Cut) -> StepBatch:
-        return _batch(cut(samples.read(ids), step.length, step.rule))
+    def step_batch(self, samples: Samples | BucketSamples, ids: Tokens, step: Cut) -> StepBatch:
+        if isinstance(samples, BucketSamples):
+            return _batch(samples.read(ids, step.length))
+        if step.rule is None and step.length < samples.sequence_length:
+            raise DataeffError(
+                f"{samples.folder}: its samples are all of {samples.sequence_length} tokens, step {step.step + 1} of "
+                f"the plan takes a length bucket of {step.length}; give the samples that the plan was made of"
+            )
+        return _batch(cut(samples.read(ids), step.length, step.rule), step.window)
 
     def loss_sums(self, network: Any, part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"loss": loss_sum(network, part["tokens"])[0]}
+        window = int(part["window"][0]) if "window" in part else None
+        return {"loss": loss_sum(network, part["tokens"], window)[0]}
 
     def probe_batch(self, heldout: Path, sequence_length: int) -> StepBatch:
         return _batch(probe_rows(heldout, self.tokenizer, sequence_length))
@@ -106,9 +116,12 @@ def build_model(model: Model, *, vocabulary: int, eos_id: int) -> nn.Module:
     return network
 
 
-def _batch(rows: Tokens) -> StepBatch:
-    """Every token of a row but the first is predicted."""
-    return StepBatch({"tokens": rows}, {"loss": rows.shape[0] * (rows.shape[1] - 1)})
+def _batch(rows: Tokens, window: int | None = None) -> StepBatch:
+    """Every token of a row but the first is predicted; a window is an entry of each row, equal in all."""
+    counts = {"loss": rows.shape[0] * (rows.shape[1] - 1)}
+    if window is None:
+        return StepBatch({"tokens": rows}, counts)
+    return StepBatch({"tokens": rows, "window": np.full(len(rows), window)}, counts, {"window": window})
 
 
 def cut(samples: Tokens, length: int, apply: LengthRule) -> Tokens:
@@ -131,11 +144,34 @@ def cut(samples: Tokens, length: int, apply: LengthRule) -> Tokens:
     return rows[: int(reshaped_rows(len(samples), whole - 1, np.array([length]))[0])]
 
 
-def loss_sum(network: nn.Module, rows: Tensor) -> tuple[Tensor, int]:
-    """Summed next-token loss in nats over rows [B, s + 1], and the number of predicted tokens, B * s."""
+@lru_cache(maxsize=1)
+def window_mask(length: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The mask [1, 1, S, S] of attention that is causal inside consecutive blocks of `window` tokens and sees nothing
+    of other blocks; positions stay those of the whole row (SkyLadder, arXiv 2503.15450).
+
+    Added to the scores, since only so do all kinds of attention take it: the lowest number where nothing is seen. The
+    last one is kept: a window lasts for many steps and serves all micro-batches of each.
+    """
+    import torch
+
+    position_S = torch.arange(length, device=device)
+    earlier_SS = position_S[:, None] >= position_S
+    same_block_SS = (position_S // window)[:, None] == position_S // window
+    mask_SS = torch.zeros(length, length, dtype=dtype, device=device)
+    return mask_SS.masked_fill(~(earlier_SS & same_block_SS), torch.finfo(dtype).min)[None, None]
+
+
+def loss_sum(network: nn.Module, rows: Tensor, window: int | None = None) -> tuple[Tensor, int]:
+    """Summed next-token loss in nats over rows [B, s + 1], and the number of predicted tokens, B * s.
+
+    `window`: how many tokens a block of attention holds; without one, or with one of all tokens, no mask is passed.
+    """
     from torch.nn import functional
 
-    logits = network(input_ids=rows[:, :-1], use_cache=False).logits
+    length, extra = rows.shape[1] - 1, {}
+    if window is not None and window < length:
+        extra["attention_mask"] = window_mask(length, window, next(network.parameters()).dtype, rows.device)
+    logits = network(input_ids=rows[:, :-1], use_cache=False, **extra).logits
     targets = rows[:, 1:]
     loss = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="sum")
     return loss, targets.numel()
