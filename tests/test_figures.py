@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dataeff import figures
 from dataeff.errors import DataeffError
-from dataeff.files import check_manifest, read_json
+from dataeff.figures.part import Part, parts_of
+from dataeff.files import check_manifest, read_json, write_json
 from dataeff.study.specs import GridSpec, write_spec
-from dataeff.study.types import MetricCurriculum, Pacing, Run, Variant
-from dataeff.tables.results import group_by_seed, read_runs
-from tests.result_factory import grid_spec, heldout_loss, write_results
+from dataeff.study.types import FamilyName, MetricCurriculum, Pacing, Run, Variant
+from dataeff.tables.results import Group, read_runs
+from tests.result_factory import (
+    DOMAINS,
+    both_families,
+    grid_spec,
+    heldout_loss,
+    only,
+    project_variants,
+    write_results,
+)
 
 ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "pacing", "difficulty_histogram"}
+ACCURACY = "heldout_sentence_order_accuracy"
 SELECTING = Variant(
     curriculum={"vocab_rarity": MetricCurriculum(apply="select", pacing=Pacing(start="1", end="100", over="0.5"))}
 )
@@ -35,6 +49,53 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def small_spec(seeds: tuple[int, ...] = (1, 2, 3)) -> GridSpec:
     return grid_spec(seeds, {"baseline": Variant(), "easy_first": SELECTING})
+
+
+def part_of(spec: GridSpec, results: Path, family: FamilyName = "gpt") -> Part:
+    """The figures' view of one family's results."""
+    (part,) = [part for part in parts_of(read_runs(spec, results)) if part.family == family]
+    return part
+
+
+def with_fractions(spec: GridSpec, fractions: dict[Fraction, list[str]]) -> GridSpec:
+    """The grid with these variants at these data fractions, in this order."""
+    runs = [
+        Run(family=family, variant=name, data=data, seed=1234)
+        for family in spec.models
+        for data, names in fractions.items()
+        for name in names
+        if name in spec.variants[family]
+    ]
+    return spec.model_copy(update={"runs": runs})
+
+
+def change_rows(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Rewrites a metrics.jsonl row by row."""
+    rows = [change(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def add_sentence_order(spec: GridSpec, results: Path) -> None:
+    """The probe's second measure, as masked models write it: here it grows with the step."""
+
+    def added(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {ACCURACY: 0.5 + row["step"] / 10_000} if "heldout_loss" in row else row
+
+    for run in spec.runs:
+        if run.family == "bert":
+            change_rows(results / "pretrain" / run.name / "metrics.jsonl", added)
+
+
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """The project's settings while figures are drawn, and no figure left behind."""
+    from matplotlib import pyplot as plt
+
+    from dataeff.figures.style import SETTINGS
+
+    with plt.rc_context(SETTINGS):
+        yield
+    plt.close("all")
 
 
 @pytest.mark.slow
@@ -143,7 +204,7 @@ def test_a_long_plan_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    from dataeff.figures.training import PLOTTED_STEPS, read_steps
+    from dataeff.figures.pacing import PLOTTED_STEPS, read_steps
 
     parquet.write_table(pa.table({"step": np.arange(372_789)}), tmp_path / "steps.parquet")
     step = read_steps(tmp_path / "steps.parquet")["step"]
@@ -168,16 +229,33 @@ def test_no_difficulty_histogram_without_a_selection_metric(tmp_path: Path) -> N
     assert set(read_json(tmp_path / "out" / figures.CAPTIONS)) == ALL - {"difficulty_histogram"}
 
 
-def test_the_drawn_lines_are_the_probes_in_their_variants_styles(small: tuple[Path, Path], tmp_path: Path) -> None:
-    from dataeff.figures.style import save, variant_styles
-    from dataeff.figures.training import loss_figure
+def test_the_drawn_lines_are_the_probes_in_their_variants_styles(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import loss_figure, probes_of
 
     spec, styles = small_spec(), variant_styles(small_spec())
-    figure = loss_figure(group_by_seed(read_runs(spec, small[0])), small[0], styles)
-    lines = figure.drawing.axes[0].lines
+    part = part_of(spec, small[0])
+    lines = loss_figure(part, probes_of(part, small[0]), styles).drawing.axes[0].lines
     assert [line.get_color() for line in lines] == [styles[run.variant].colour for run in spec.runs]
     assert [line.get_ydata()[-1] for line in lines] == [heldout_loss(run) for run in spec.runs]
-    save(figure, tmp_path)
+
+
+def test_an_exported_average_is_a_mark_of_its_own(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import loss_figure, probes_of
+
+    spec = small_spec((1,))
+    results, _, _ = write_results(tmp_path, spec)
+    part, styles = part_of(spec, results), variant_styles(spec)
+    assert "average of weights" not in loss_figure(part, probes_of(part, results), styles).caption
+    path = results / "pretrain" / spec.runs[1].name / "run.json"
+    write_json(path, {**read_json(path), "averaging": {"kind": "ema", "heldout_loss": 3.0}})
+    figure = loss_figure(part, probes_of(part, results), styles)
+    for axis in figure.drawing.axes:
+        (mark,) = [line for line in axis.lines if line.get_linestyle() == "None"]
+        assert (mark.get_ydata().item(), mark.get_color()) == (3.0, styles["easy_first"].colour)
+        assert axis.get_ylim()[0] < 3.0
+    assert "average of weights" in figure.caption
 
 
 def differences_by_hand(seeds: tuple[int, ...]) -> list[float]:
@@ -187,32 +265,345 @@ def differences_by_hand(seeds: tuple[int, ...]) -> list[float]:
     return [loss("easy_first", seed) - loss("baseline", seed) for seed in seeds]
 
 
-def test_the_drawn_dot_and_bar_are_the_difference_and_its_interval(small: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_drawn_dot_and_bar_are_the_difference_and_its_interval(small: tuple[Path, Path], drawn: None) -> None:
     from dataeff.figures.comparison import compared, quality_figure
-    from dataeff.figures.style import save, variant_styles
+    from dataeff.figures.style import variant_styles
 
-    runs, values = read_runs(small_spec(), small[0]), differences_by_hand((1, 2, 3))
-    panels = compared(group_by_seed(runs), runs)
-    assert {key: [group.variant for group in members] for key, members in panels.items()} == {
-        ("gpt", Fraction(1)): ["easy_first"]
-    }
-    figure = quality_figure(panels, runs, variant_styles(small_spec()))
-    axis = figure.drawing.axes[0]
+    part, values = part_of(small_spec(), small[0]), differences_by_hand((1, 2, 3))
+    groups = compared(part)
+    assert [(group.data, group.variant) for group in groups] == [(Fraction(1), "easy_first")]
+    figure = quality_figure(part, groups, variant_styles(small_spec()))
+    (axis,) = figure.drawing.axes
     (dot,) = [line for line in axis.lines if line.get_markersize() == 6 and line.get_marker() == "s"]
     assert np.ravel(dot.get_xdata()).tolist() == pytest.approx([np.mean(values)])
     ((segment,),) = [bar.get_segments() for container in axis.containers for bar in container.lines[2]]
     half_width = 4.302652729911275 * np.std(values, ddof=1) / 3**0.5
     assert segment[:, 0].tolist() == pytest.approx([np.mean(values) - half_width, np.mean(values) + half_width])
     assert "95% t interval" in figure.caption
-    save(figure, tmp_path)
 
 
-def test_one_seed_is_a_dot_without_a_bar_and_no_claim(small: tuple[Path, Path], tmp_path: Path) -> None:
+def test_one_seed_is_a_dot_without_a_bar_and_no_claim(small: tuple[Path, Path], drawn: None) -> None:
     from dataeff.figures.comparison import compared, quality_figure
-    from dataeff.figures.style import save, variant_styles
+    from dataeff.figures.style import variant_styles
 
-    runs = read_runs(small_spec((1,)), small[0])
-    figure = quality_figure(compared(group_by_seed(runs), runs), runs, variant_styles(small_spec((1,))))
+    part = part_of(small_spec((1,)), small[0])
+    figure = quality_figure(part, compared(part), variant_styles(small_spec((1,))))
     assert list(figure.drawing.axes[0].containers) == []
     assert "no claim is made" in figure.caption
-    save(figure, tmp_path)
+    assert "95%" not in figure.caption
+
+
+def test_cells_by_domain_are_the_differences_and_bold_where_sure(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.comparison import compared, domain_figure
+    from dataeff.tables.statistics import estimate
+
+    part = part_of(small_spec(), small[0])
+    figure = domain_figure(part, compared(part))
+    axis = figure.drawing.axes[0]
+    (image,) = axis.images
+    runs = {(result.run.variant, result.run.seed): result for result in part.runs}
+    for column, domain in enumerate(DOMAINS):
+        values = [
+            runs["easy_first", seed].domains[domain].bits_per_byte
+            - runs["baseline", seed].domains[domain].bits_per_byte
+            for seed in (1, 2, 3)
+        ]
+        found = estimate(values)
+        assert image.get_array()[0, column] == pytest.approx(found.mean)
+        assert found.half_width is not None
+        (text,) = [text for text in axis.texts if text.get_position()[0] == column]
+        assert (text.get_fontweight() == "bold") == (abs(found.mean) > found.half_width)
+        assert float(text.get_text().replace("−", "-")) == pytest.approx(found.mean, abs=5.1e-4)
+
+
+def test_each_family_has_figures_of_its_own_with_its_own_units(tmp_path: Path, drawn: None) -> None:
+    spec = both_families()
+    results, data, _ = write_results(tmp_path, spec, benchmarks=False)
+    add_sentence_order(spec, results)
+    captions = {
+        figure.name: {"title": figure.title, "caption": figure.caption}
+        for figure in figures._drawn(spec, results, data)
+    }
+    of_family = ALL - {"difficulty_histogram"}
+    assert set(captions) == (
+        {f"{name}_{family}" for name in of_family for family in ("gpt", "bert")}
+        | {"objectives_bert", "difficulty_histogram"}
+    )
+    for name, words in captions.items():
+        if name.endswith("_bert"):
+            assert words["title"].startswith("BERT: ")
+            assert "bits per byte" not in words["caption"]
+            assert "nats/token" not in words["caption"]
+        if name.endswith("_gpt"):
+            assert words["title"].startswith("GPT: ")
+            assert "masked" not in words["caption"]
+    for name in ("loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "objectives"):
+        assert "nats/masked token" in captions[f"{name}_bert"]["caption"]
+    assert "bits per byte" in captions["heldout_by_domain_gpt"]["caption"]
+
+
+def labels_of(drawing: Any) -> str:
+    """Every text of a figure, axis labels and those of the whole figure included."""
+    from matplotlib.text import Text
+
+    return " | ".join(text.get_text() for text in drawing.findobj(Text))
+
+
+def test_masked_losses_are_on_axes_of_their_own(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.comparison import compared, domain_figure, quality_figure
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import loss_figure, probes_of
+
+    spec = both_families()
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    styles = variant_styles(spec)
+    for family, unit, other in (
+        ("gpt", "nats/token", "nats/masked token"),
+        ("bert", "nats/masked token", "nats/token"),
+    ):
+        part = part_of(spec, results, family)
+        loss = loss_figure(part, probes_of(part, results), styles)
+        delta = quality_figure(part, compared(part), styles)
+        for figure in (loss, delta):
+            assert f"({unit})" in labels_of(figure.drawing)
+            assert other not in labels_of(figure.drawing)
+        ends = [line.get_ydata()[-1] for axis in loss.drawing.axes for line in axis.lines]
+        expected = {heldout_loss(run) for run in spec.runs if run.family == family}
+        assert set(ends) == expected
+        cells = domain_figure(part, compared(part)).drawing
+        assert ("bits per byte" in labels_of(cells)) == (family == "gpt")
+        shown = [text.get_text() for text in cells.axes[0].get_xticklabels()]
+        assert shown == (DOMAINS if family == "gpt" else DOMAINS[1:])
+
+
+def test_masked_models_have_a_figure_of_their_two_objectives(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import objectives_figure, probes_of
+
+    spec = only(both_families(), "bert")
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results, "bert")
+    assert all(probe.order_accuracy is None for probe in probes_of(part, results).values())
+    add_sentence_order(spec, results)
+    figure = objectives_figure(part, probes_of(part, results), variant_styles(spec))
+    left, right = figure.drawing.axes
+    full = [run for run in spec.runs if run.data == 1]
+    assert [line.get_ydata()[-1] for line in left.lines] == [heldout_loss(run) for run in full]
+    steps = {result.run.name: result.training.steps for result in part.runs}
+    assert [line.get_ydata()[-1] for line in right.lines[:-1]] == [
+        pytest.approx(100 * (0.5 + steps[run.name] / 10_000)) for run in full
+    ]
+    assert set(right.lines[-1].get_ydata()) == {50}
+    assert figure.name == "objectives"
+
+
+def groups_at(fractions: dict[str, list[str]]) -> list[Group]:
+    return [Group("gpt", name, Fraction(data), ()) for data, names in fractions.items() for name in names]
+
+
+def test_which_data_fractions_have_panels() -> None:
+    from dataeff.figures.training import shown_fractions
+
+    three = {"1": ["a", "b"], "1/2": ["a"], "1/4": ["a"]}
+    assert shown_fractions(groups_at(three), 9) == [1, Fraction(1, 2), Fraction(1, 4)]
+    five = three | {"1/8": ["a", "b", "c"], "1/16": ["a", "b"]}
+    assert shown_fractions(groups_at(five), 9) == [1, Fraction(1, 8), Fraction(1, 16)]
+    assert shown_fractions(groups_at(five), 2) == [1, Fraction(1, 8)]
+    alone = {f"1/{number}": ["a"] for number in range(1, 6)}
+    assert shown_fractions(groups_at(alone), 3) == [1, Fraction(1, 2), Fraction(1, 3)]
+
+
+ELEVEN = [Fraction(1, number) for number in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)]
+
+
+def test_many_data_fractions_are_wrapped_and_the_least_compared_named(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import loss_figure, probes_of
+
+    names = ["baseline", "ltd"]
+    spec = with_fractions(grid_spec(), dict.fromkeys(ELEVEN, names) | {Fraction(1, 25): ["baseline"]})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    figure = loss_figure(part, probes_of(part, results), variant_styles(spec))
+    titles = [axis.get_title(loc="left") for axis in figure.drawing.axes]
+    assert titles[:3] == ["100% data: whole run", "100% data: second half", "50% data: second half"]
+    assert len(titles) == 12
+    assert "4%" in figure.caption.partition("not drawn: ")[2]
+    assert len({round(axis.get_position().x0, 2) for axis in figure.drawing.axes}) == 3
+
+
+def test_series_over_data_need_three_fractions(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.data_fractions import data_figure, series
+    from dataeff.figures.style import variant_styles
+
+    spec = with_fractions(
+        grid_spec(), {data: ["baseline", "ltd"] for data in ELEVEN[:3]} | {Fraction(1, 9): ["composed"]}
+    )
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    lines = series(part)
+    assert list(lines) == ["baseline", "ltd"]
+    axis = data_figure(part, lines, variant_styles(spec)).drawing.axes[0]
+    for line, variant in zip(axis.lines, lines, strict=False):
+        assert line.get_xdata().tolist() == [1, 1 / 2, 1 / 3]
+        runs = [Run(family="gpt", variant=variant, data=data, seed=1234) for data in ELEVEN[:3]]
+        assert line.get_ydata().tolist() == [heldout_loss(run) for run in runs]
+    assert set(axis.lines[-1].get_ydata()) == {heldout_loss(spec.runs[0])}
+    two = [result for result in part.runs if result.run.data >= Fraction(1, 2)]
+    assert series(Part("gpt", two, alone=True)) == {}
+
+
+def change_plan(results: Path, run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = results / "plan" / run.name / "steps.parquet"
+    table = parquet.read_table(path)
+    columns = {name: table.column(name).to_numpy().copy() for name in table.column_names}
+    parquet.write_table(pa.table(columns | change(columns)), path)
+
+
+def test_equal_plans_share_a_row_and_a_variant_has_one(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.pacing import pacing_figures, plan_shapes
+    from dataeff.figures.style import variant_styles
+
+    fractions = {
+        Fraction(1, 2): ["baseline", "ltd", "one_route", "ltd_flat_lr"],
+        Fraction(1): ["baseline", "ltd", "one_route"],
+    }
+    spec = with_fractions(grid_spec(), fractions)
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    shapes = plan_shapes(part, results)
+    assert [(shape.variants, shape.data) for shape in shapes] == [
+        (["baseline"], "100%"),
+        (["ltd", "one_route"], "100%"),
+        (["ltd_flat_lr"], "50%"),
+    ]
+    (figure,) = pacing_figures(part, shapes, variant_styles(spec))
+    assert len(figure.drawing.axes) == 3 * 2
+    assert "shaded area" in figure.caption
+    assert "dashed" not in figure.caption
+    assert figure.drawing.axes[2].get_title(loc="left") == "ltd, one_route, 100% data"
+
+
+def test_windows_and_length_buckets_are_drawn_as_what_they_are(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.pacing import pacing_figures, plan_shapes
+    from dataeff.figures.style import variant_styles
+
+    spec = with_fractions(grid_spec(), {Fraction(1): ["baseline", "window", "length_buckets"]})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    change_plan(results, spec.runs[1], lambda table: {"window": np.minimum(8 * (1 + table["step"] // 4), 256)})
+    lengths = np.random.default_rng(1).choice([64, 128, 256], 220)
+    change_plan(
+        results,
+        spec.runs[2],
+        lambda table: {"sequence_length": lengths, "kept_tokens": lengths, "rows": 2048 // lengths},
+    )
+    part = part_of(spec, results)
+    (figure,) = pacing_figures(part, plan_shapes(part, results), variant_styles(spec))
+    _, windowed, bucketed = figure.drawing.axes[::2]
+    length, window = windowed.lines
+    assert set(length.get_ydata()) == {256}
+    assert window.get_ydata().tolist() == [8, *np.minimum(8 * (1 + np.arange(220) // 4), 256)]
+    assert window.is_dashed()
+    (dots,) = bucketed.lines
+    assert (dots.get_linestyle(), dots.get_marker()) == ("None", ".")
+    assert dots.get_ydata().tolist() == lengths.tolist()
+    assert not bucketed.collections
+    assert "dashed line the window" in figure.caption
+    assert "dots are lengths" in figure.caption
+
+
+def test_a_value_that_admits_all_samples_does_not_flatten_the_axis(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.pacing import pacing_figures, plan_shapes
+    from dataeff.figures.style import variant_styles
+
+    by_value = MetricCurriculum(
+        apply="select", by="value", then="uniform", pacing=Pacing(start="5", end="9", over="0.5")
+    )
+    variants = {"baseline": Variant(), "by_value": Variant(curriculum={"mtld": by_value}), "easy_first": SELECTING}
+    spec = grid_spec((1,), variants)
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    highest = np.iinfo(np.int64).max
+    change_plan(
+        results, spec.runs[1], lambda table: {"mtld_value": np.where(table["step"] < 110, table["mtld_value"], highest)}
+    )
+    part = part_of(spec, results)
+    (figure,) = pacing_figures(part, plan_shapes(part, results), variant_styles(spec))
+    rows = np.array(figure.drawing.axes).reshape(3, 4)
+    assert rows[1, 2].get_ylim()[1] < 20
+    assert "difficulty (percentile)" in labels_of(figure.drawing)
+    assert "mtld (value)" in labels_of(figure.drawing)
+    said = [[axis.texts[0].get_text() for axis in row[1:3]] for row in rows[1:]]
+    assert [text == "all samples" for row in said for text in row] == [True, False, False, True]
+
+
+def test_many_plans_are_paged(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.pacing import ROWS_ON_A_PAGE, pacing_figures, plan_shapes
+    from dataeff.figures.style import variant_styles
+
+    def paced(over: int) -> Variant:
+        pacing = Pacing(start="1", end="100", over=Fraction(over, 100))
+        return Variant(curriculum={"vocab_rarity": MetricCurriculum(apply="select", pacing=pacing)})
+
+    spec = grid_spec((1,), {f"over_{number}": paced(10 + 5 * number) for number in range(ROWS_ON_A_PAGE + 3)})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    pages = pacing_figures(part, plan_shapes(part, results), variant_styles(spec))
+    assert [page.name for page in pages] == ["pacing", "pacing_2"]
+    assert [page.title.rpartition(" (")[2] for page in pages] == ["1 of 2)", "2 of 2)"]
+    assert [len(page.drawing.axes) // 3 for page in pages] == [8, 7]
+
+
+def test_seventeen_variants_are_told_apart() -> None:
+    from dataeff.figures.style import variant_styles
+
+    styles = variant_styles(grid_spec((1,), {"baseline": Variant()} | {f"v{n}": Variant() for n in range(16)}))
+    assert len({(look.colour, str(look.line)) for look in styles.values()}) == 17
+    assert len({(look.marker, look.filled) for look in styles.values()}) > 10
+    others = [look for name, look in styles.items() if name != "baseline"]
+    assert all(styles["baseline"].width > look.width and styles["baseline"].layer > look.layer for look in others)
+
+
+def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, drawn: None) -> None:
+    """Of a grid of both families with eleven data fractions and every variant."""
+    from matplotlib.text import Text
+
+    from dataeff.figures.style import SMALL, WIDTH_INCHES
+
+    gpt = project_variants("gpt")
+    every = list(dict.fromkeys([*gpt, *both_families().variants["bert"]]))
+    fractions = {Fraction(1): every} | {data: ["baseline", "composed"] for data in ELEVEN[1:]}
+    spec = with_fractions(both_families(), fractions)
+    results, data, _ = write_results(tmp_path, spec, benchmarks=False)
+    add_sentence_order(spec, results)
+    seen = []
+    for figure in figures._drawn(spec, results, data):
+        drawing = figure.drawing
+        drawing.draw_without_rendering()
+        canvas = drawing.bbox
+        assert canvas.width / drawing.dpi == WIDTH_INCHES
+        for part in (*drawing.axes, *drawing.legends, *drawing.texts):
+            box = part.get_tightbbox(drawing.canvas.get_renderer())
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= canvas.width + 1 and box.y1 <= canvas.height + 1
+            assert inside, (figure.name, part, box)
+        texts = [text for text in drawing.findobj(Text) if text.get_text()]
+        assert min(text.get_fontsize() for text in texts) >= SMALL, figure.name
+        seen.append(figure.name)
+    assert len(seen) == 2 * 5 + 2  # five of each family, the objectives of one, and the difficulties
+
+
+def test_labels_of_neighbouring_data_fractions_do_not_touch(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.data_fractions import data_figure, series
+    from dataeff.figures.style import variant_styles
+
+    near = [Fraction(number, 100) for number in (100, 95, 90, 67, 50, 34, 33, 32, 16, 8, 4, 2, 1)]
+    spec = with_fractions(grid_spec(), {data: ["baseline"] for data in near})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    drawing = data_figure(part, series(part), variant_styles(spec)).drawing
+    drawing.draw_without_rendering()
+    boxes = sorted((label.get_window_extent() for label in drawing.axes[0].get_xticklabels()), key=lambda box: box.x0)
+    assert len(boxes) > 7
+    assert all(right.x0 > left.x1 + 1 for left, right in pairwise(boxes))

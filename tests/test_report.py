@@ -117,13 +117,16 @@ def inputs_of(root: Path, seeds: tuple[int, ...], drawn: Path | None = None) -> 
     return Inputs(spec, results, corpus, sorted(data.glob("bpe4k/tokens/*.json")), *folders)
 
 
-def inputs_of_both(root: Path, drawn: Path, family: FamilyName | None = None) -> Inputs:
-    """A grid of both families, or its part of one, with the figures of another build."""
+def inputs_of_both(root: Path, drawn: Path | None, family: FamilyName | None = None) -> Inputs:
+    """A grid of both families, or its part of one; with `drawn`, figures that another build has made."""
     spec = both_families() if family is None else only(both_families(), family)
     results, data, corpus = write_results(root, spec)
     folders = (results / "tables" / "core", results / "figures" / "core")
     tables.build(spec, results, folders[0], data)
-    shutil.copytree(drawn, folders[1])
+    if drawn is None:
+        figures.build(spec, results, data, folders[1])
+    else:
+        shutil.copytree(drawn, folders[1])
     return Inputs(spec, results, corpus, sorted(data.glob("bpe4k/tokens/*.json")), *folders)
 
 
@@ -191,6 +194,18 @@ def test_every_run_is_named_and_all_links_exist(inputs: Inputs, page: Page) -> N
         # spec, plan, metrics, log, held-out, and one a number of shots
         assert len(of_run) == 5 + len(inputs.spec.shots), run.name
     assert len([link for link in links if link.endswith(".pdf")]) == 5
+
+
+def losses_of_runs(page: Page) -> str:
+    """The heading of the losses in "what ran"."""
+    (runs,) = [rows for rows in page.tables if rows[0][0] == "run"]
+    return runs[0][5]
+
+
+def test_losses_of_one_family_carry_its_unit(page: Page) -> None:
+    assert losses_of_runs(page) == "held-out loss (nats/token)"
+    assert "masked" not in page.visible
+    assert "{family: gpt, variants: [baseline, my_variant]" in page.visible
 
 
 def test_every_table_is_shown_cell_by_cell(inputs: Inputs, page: Page) -> None:
@@ -393,15 +408,22 @@ def test_a_grid_of_both_families(inputs: Inputs, tmp_path: Path) -> None:
         of_run = [link for link in page.values("href") if f"/{run.name}/" in link or f"/{run.name}." in link]
         assert len(of_run) == (7 if run.family == "gpt" else 5), run.name
         assert all((both.page.parent / link).is_file() for link in of_run)
+    assert losses_of_runs(page) == "held-out loss (nats)"
+    assert "Held-out loss: of GPT in nats/token and BERT in nats/masked token." in page.visible
     assert "1.3-billion-parameter models" in page.visible
     assert "BERT-large (336 million parameters)" in page.visible
 
 
-def test_a_grid_of_masked_models_alone(inputs: Inputs, tmp_path: Path) -> None:
-    bert = inputs_of_both(tmp_path, inputs.figures, "bert")
+def test_a_grid_of_masked_models_alone(tmp_path: Path) -> None:
+    bert = inputs_of_both(tmp_path, None, "bert")
     page = Page(bert.build())
     assert page.tables[0][0][:4] == ["variant", "data", "seeds", "loss (nats/masked token)"]
     assert not [heading for rows in page.tables for heading in rows[0] if heading in ("bits per byte", "0-shot, ours")]
+    assert losses_of_runs(page) == "held-out loss (nats/masked token)"
+    assert "nats/token" not in page.visible
+    assert "heldout_by_domain" in page.values("id")
+    assert "{family: bert, variants: [baseline, my_variant]" in page.visible
+    assert "\n  bert:\n    my_variant:" in page.visible
     assert "a masked model continues no text" in page.visible
     assert "1.3-billion-parameter" not in page.visible
 

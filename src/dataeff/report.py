@@ -17,6 +17,7 @@ from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.figures import CAPTIONS
+from dataeff.figures.part import WORDS
 from dataeff.files import read_json, write_text
 from dataeff.study.specs import GridSpec
 from dataeff.tables.results import RunResult, percent, read_runs
@@ -52,6 +53,8 @@ def build(
         seeds_for_a_claim=SEEDS_FOR_A_CLAIM,
         made_with=_made_with(runs),
         about=_abouts(spec),
+        loss_words=_loss_words(spec),
+        family=spec.runs[0].family,
         papers_trained=_papers_trained(spec),
     )
     write_text(out, text)
@@ -192,6 +195,16 @@ def _made_with(runs: list[RunResult]) -> dict[str, list[str]]:
         "Hardware": different([words(run.training.hardware) for run in runs]),
         "Commit": different([run.training.commit or "not in a git checkout" for run in runs]),
     }
+
+
+def _loss_words(spec: GridSpec) -> dict[str, str]:
+    """Of the column of losses in "what ran": its heading and, where it holds two families', what they are."""
+    families = list(dict.fromkeys(run.family for run in spec.runs))
+    if len(families) == 1:
+        return {"heading": f"held-out loss ({WORDS[families[0]].loss_unit})", "note": ""}
+    units = " and ".join(f"{WORDS[family].family} in {WORDS[family].loss_unit}" for family in families)
+    note = f"Held-out loss: of {units}. These are different tasks: compare within a family only."
+    return {"heading": "held-out loss (nats)", "note": note}
 
 
 def _papers_trained(spec: GridSpec) -> str:

@@ -1,12 +1,13 @@
 """figures: the result files of a grid's runs -> PDF (for print) and PNG (for the report), with their captions.
 
-Each figure comes from result files alone and in one style (style.py). One that has nothing to show is not made:
-the difficulty histogram without a selection metric, the differences without a baseline to differ from.
+Each figure comes from result files alone, in one style (style.py), and is of one family: in a grid of both, its name
+ends in the family's. One that has nothing to show is not made: the difficulty histogram without a selection metric,
+the differences without a baseline to differ from, the series over data with one or two fractions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from dataeff.files import atomic_directory, write_json, write_manifest
 from dataeff.study.specs import GridSpec
 
 if TYPE_CHECKING:
-    from dataeff.figures.style import Figure
+    from dataeff.figures.part import Part
+    from dataeff.figures.style import Figure, Style
 
 CAPTIONS = "captions.json"
 
@@ -26,30 +28,51 @@ def build(spec: GridSpec, results: Path, data: Path, out: Path) -> None:
     """
     from matplotlib import pyplot as plt
 
-    from dataeff.figures.comparison import compared, domain_figure, quality_figure
-    from dataeff.figures.difficulty import difficulty_figure, selection_indexes
-    from dataeff.figures.style import SETTINGS, save, variant_styles
-    from dataeff.figures.training import loss_figure, pacing_figure
-    from dataeff.tables.results import group_by_seed, read_runs
+    from dataeff.figures.style import SETTINGS, save
 
-    runs = read_runs(spec, results)
-    groups, styles = group_by_seed(runs), variant_styles(spec)
-    panels, indexes = compared(groups, runs), selection_indexes(spec, Path(data))
     captions = {}
     with plt.rc_context(SETTINGS), atomic_directory(out) as folder:
-        drawers: list[Callable[[], Figure]] = [lambda: loss_figure(groups, Path(results), styles)]
-        if panels:
-            drawers.append(lambda: quality_figure(panels, runs, styles))
-            drawers.append(lambda: domain_figure(panels, runs, styles))
-        drawers.append(lambda: pacing_figure(groups, Path(results), styles))
-        if indexes:
-            drawers.append(lambda: difficulty_figure(indexes))
-        for draw in drawers:
-            figure = draw()
+        for figure in _drawn(spec, Path(results), Path(data)):
             save(figure, folder)
             captions[figure.name] = {"title": figure.title, "caption": figure.caption}
         write_json(folder / CAPTIONS, captions)
         write_manifest(folder, spec_digest=spec.digest)
+
+
+def _drawn(spec: GridSpec, results: Path, data: Path) -> Iterator[Figure]:
+    """Every figure in the report's order, drawn when it is asked for."""
+    from dataeff.figures.difficulty import difficulty_figure, selection_indexes
+    from dataeff.figures.part import parts_of
+    from dataeff.figures.style import variant_styles
+    from dataeff.tables.results import read_runs
+
+    styles = variant_styles(spec)
+    for part in parts_of(read_runs(spec, results)):
+        yield from _of_family(part, results, styles)
+    indexes = selection_indexes(spec, data)
+    if indexes:
+        yield difficulty_figure(indexes)
+
+
+def _of_family(part: Part, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
+    from dataeff.figures.comparison import compared, domain_figure, quality_figure
+    from dataeff.figures.data_fractions import data_figure, series
+    from dataeff.figures.pacing import pacing_figures, plan_shapes
+    from dataeff.figures.training import loss_figure, objectives_figure, probes_of
+
+    probes = probes_of(part, results)
+    yield loss_figure(part, probes, styles)
+    if any(probe.order_accuracy is not None for probe in probes.values()):
+        yield objectives_figure(part, probes, styles)
+    groups = compared(part)
+    if groups:
+        yield quality_figure(part, groups, styles)
+    lines = series(part)
+    if lines:
+        yield data_figure(part, lines, styles)
+    if groups:
+        yield domain_figure(part, groups)
+    yield from pacing_figures(part, plan_shapes(part, results), styles)
 
 
 __all__ = ["CAPTIONS", "build"]

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from dataeff.errors import DataeffError
-from dataeff.figures.style import COLOURS, WIDTH_INCHES, Figure
+from dataeff.figures.part import WORDS
+from dataeff.figures.style import COLOURS, SMALL, WIDTH_INCHES, Figure
 from dataeff.study.specs import GridSpec
+from dataeff.study.types import FamilyName
 
 MARKED_PERCENTILES = (1, 10, 50, 90, 99)
 PLOTTED_SAMPLES = 200_000
 BINS = 80
+IN_ONE_COLUMN = 2
+LABEL_INCHES = 0.3
+
+Indexes = dict[tuple[FamilyName, str], Path]
 
 
-def selection_indexes(spec: GridSpec, data: Path) -> dict[tuple[str, str], Path]:
-    """Family and metric -> the folder of its difficulty index, for every metric that some variant selects by."""
+def selection_indexes(spec: GridSpec, data: Path) -> Indexes:
+    """Family and metric -> the folder of its difficulty index, for every metric that a variant of the grid's runs
+    selects by.
+    """
+    used = dict.fromkeys((run.family, run.variant) for run in spec.runs)
     return {
         (family, metric): data
         / spec.tokenizers[family]
         / f"{family}-{spec.models[family].sequence_length}"
         / "analyze"
         / metric
-        for family, variants in spec.variants.items()
-        for metric in dict.fromkeys(name for variant in variants.values() for name in variant.selections)
+        for family, variant in used
+        for metric in spec.variants[family][variant].selections
     }
 
 
@@ -43,32 +53,31 @@ def sorted_values(folder: Path) -> NDArray[np.float64]:
     return np.asarray(arrays["value"][arrays["order"][::every]], dtype=np.float64)
 
 
-def difficulty_figure(indexes: Mapping[tuple[str, str], Path]) -> Figure:
+def difficulty_figure(indexes: Mapping[tuple[FamilyName, str], Path]) -> Figure:
+    columns = 1 if len(indexes) <= IN_ONE_COLUMN else 2
+    rows = -(-len(indexes) // columns)
     drawing, axes = plt.subplots(
-        len(indexes), 1, figsize=(WIDTH_INCHES * 0.8, 2.3 * len(indexes)), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(WIDTH_INCHES, (2.3 if columns == 1 else 1.9) * rows),
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, ((family, metric), folder) in zip(axes[:, 0], indexes.items(), strict=True):
+    several = len({family for family, _ in indexes}) > 1
+    for axis, ((family, metric), folder) in zip(axes.flat, indexes.items(), strict=False):
         values = sorted_values(folder)
         shares, _, _ = axis.hist(
             values, bins=BINS, weights=np.full(len(values), 100 / len(values)), color=COLOURS[0], alpha=0.75
         )
         axis.set_ylim(0, shares.max() * 1.18)
-        for percentile in MARKED_PERCENTILES:
-            value = float(np.percentile(values, percentile))
-            axis.axvline(value, color="black", linewidth=0.9, linestyle=(0, (3, 2)))
-            axis.annotate(
-                f"{percentile}%",
-                (value, 0.99),
-                (2, 0),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                va="top",
-                fontsize=7.5,
-            )
-        axis.set_title(f"{family}: {metric}", pad=8)
+        _mark_percentiles(axis, values, WIDTH_INCHES / columns - 0.6)
+        axis.set_title(f"{WORDS[family].family}: {metric}" if several else metric, pad=8)
         axis.set_xlabel(f"{metric} of a sample")
+        axis.locator_params(axis="x", nbins=6)
         axis.set_ylabel("samples (%)")
         axis.grid(axis="x", visible=False)
+    for axis in axes.flat[len(indexes) :]:
+        axis.remove()
     return Figure(
         "difficulty_histogram",
         "How hard the samples are",
@@ -76,3 +85,30 @@ def difficulty_figure(indexes: Mapping[tuple[str, str], Path]) -> Figure:
         "samples left of its first percentile and widens its pool to the right.",
         drawing,
     )
+
+
+def _mark_percentiles(axis: Any, values: NDArray[np.float64], axis_inches: float) -> None:
+    """A dashed line at each; neighbours too near for a label of their own share one."""
+    low, high = axis.get_xlim()
+    axis.set_xlim(low, high)
+    room = LABEL_INCHES / axis_inches * (high - low)
+    together: list[list[tuple[int, float]]] = []
+    for percentile in MARKED_PERCENTILES:
+        value = float(np.percentile(values, percentile))
+        axis.axvline(value, color="black", linewidth=0.9, linestyle=(0, (3, 2)))
+        if together and value - together[-1][-1][1] < room:
+            together[-1].append((percentile, value))
+        else:
+            together.append([(percentile, value)])
+    for marks in together:
+        left = marks[-1][1] > high - room * len(marks)
+        axis.annotate(
+            "–".join(str(percentile) for percentile in dict.fromkeys((marks[0][0], marks[-1][0]))) + "%",
+            (marks[0 if left else -1][1], 0.99),
+            (-2 if left else 2, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
+            fontsize=SMALL,
+        )

@@ -1,12 +1,14 @@
 """How every figure looks, and how it is written so that equal results give equal bytes.
 
 A variant has one colour, marker and line style in all figures of a grid, by its place in the grid: colours are
-Okabe and Ito's (told apart with any colour vision), the baseline is black, and markers tell lines apart in grey.
+Okabe and Ito's (told apart with any colour vision), markers and line patterns tell them apart in grey. The baseline
+is black and stands out; each further round through the colours has another line pattern and fills or empties the
+markers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from dataeff.tables.results import BASELINE
 
 # Okabe and Ito's palette without black (the baseline's) and without its yellow, too pale for lines on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+# Nine: with the seven colours, 63 variants pass before a pair of colour and marker comes again.
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 WIDTH_INCHES = 7.0
 PNG_DOTS_PER_INCH = 200
+SMALL = 7.0
+"""The smallest text, in points; figures are drawn at the width at which they are printed."""
 
 SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -53,9 +58,29 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Style:
+    """A variant's look; `filled` is whether its markers are."""
+
     colour: str
     marker: str
     line: Any
+    filled: bool = True
+    width: float = 1.3
+    layer: int = 3
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What to give to `plot` for markers alone."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.colour if self.filled else "white",
+            "linestyle": "",
+        }
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """What to give to `plot` for a line with markers."""
+        return self.marks | {"linestyle": self.line, "linewidth": self.width, "zorder": self.layer}
 
 
 @dataclass(frozen=True)
@@ -69,12 +94,13 @@ class Figure:
 
 
 def variant_styles(spec: GridSpec) -> dict[str, Style]:
-    """Each variant's style, by the order in which the grid first names it."""
-    styles = {BASELINE: Style("#000000", "o", "-")}
+    """Each variant's style, by the order in which the grid first names it; of one name, the same in both families."""
+    styles = {BASELINE: Style("#000000", "o", "-", width=2.0, layer=5)}
     others = [name for name in dict.fromkeys(run.variant for run in spec.runs) if name != BASELINE]
     for index, name in enumerate(others):
-        line = LINES[index // len(COLOURS) % len(LINES)]
-        styles[name] = Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], line)
+        round_number, place = divmod(index, len(COLOURS))
+        line = LINES[round_number % len(LINES)]
+        styles[name] = Style(COLOURS[place], MARKERS[index % len(MARKERS)], line, filled=round_number % 2 == 0)
     return styles
 
 
@@ -83,17 +109,19 @@ def token_unit(largest: float) -> tuple[float, str]:
     return next(unit for unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")) if largest >= unit[0] / 10)
 
 
-def legend_below(drawing: Any, variants: Sequence[str], styles: dict[str, Style]) -> None:
-    """One legend for all panels, under them, in the grid's order."""
-    handles = [
-        plt.Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=name)
-        for name, look in ((name, styles[name]) for name in variants)
-    ]
-    drawing.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+def legend_below(drawing: Any, variants: Sequence[str], styles: Mapping[str, Style]) -> None:
+    """One legend for all panels, under them, in the grid's order, with as many columns as the longest name leaves."""
+    handles = [plt.Line2D([], [], label=name, **styles[name].course) for name in variants]
+    name_inches = max(len(name) for name in variants) * 0.065
+    width = float(drawing.get_size_inches()[0])
+    columns = max(1, min(len(handles), 5, int((width - 0.2) / (name_inches + 0.62))))
+    drawing.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3.2, columnspacing=1.4)
 
 
 def save(figure: Figure, folder: Path) -> None:
     """{name}.pdf and {name}.png without dates and versions, then frees the figure's memory."""
+    figure.drawing.draw_without_rendering()
+    figure.drawing.set_layout_engine("none")  # what the one drawing has found holds for both files
     dateless = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
     figure.drawing.savefig(folder / f"{figure.name}.pdf", metadata=dateless)
     figure.drawing.savefig(folder / f"{figure.name}.png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})

@@ -1,10 +1,15 @@
-"""Figures of the course of training: held-out loss by effective tokens, and what each variant's pacing asks for."""
+"""Figures of the course of training: the held-out probe's losses by effective tokens.
+
+A grid may hold many data fractions. Up to three stand side by side, each whole and enlarged; more are wrapped into
+rows, one small panel each, by the rule of `shown_fractions`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +18,31 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from dataeff.errors import DataeffError
+from dataeff.figures.part import Part, by_data, variants_of
 from dataeff.figures.style import WIDTH_INCHES, Figure, Style, legend_below, token_unit
+from dataeff.files import read_json
 from dataeff.tables.results import Group, percent
 
-PLOTTED_STEPS = 800
-"""A line is drawn through at most this many steps; a run of the papers' size has 400,000."""
+SIDE_BY_SIDE = 3
+MOST_PANELS = 12
+ORDER_ACCURACY = "heldout_sentence_order_accuracy"
+ABOUT_AVERAGES = (
+    " A large mark apart from its line: the average of weights that the variant exports, on the same probe; the line "
+    "is of the weights in training."
+)
 
 
 @dataclass(frozen=True)
 class Probes:
-    """The held-out probes of one run: effective tokens so far, and loss in nats a token."""
+    """The held-out probes of one run: effective tokens so far, the loss in the family's unit, and of a masked model
+    the share of segment pairs whose order is told right. `averaged_loss` is that of the weights' average, if the run
+    exports one.
+    """
 
     effective_tokens: NDArray[np.float64]
     loss: NDArray[np.float64]
+    order_accuracy: NDArray[np.float64] | None = None
+    averaged_loss: float | None = None
 
 
 def read_probes(path: Path) -> Probes:
@@ -33,143 +50,168 @@ def read_probes(path: Path) -> Probes:
     try:
         with path.open(encoding="utf-8") as stream:
             rows = [json.loads(line) for line in stream if '"heldout_loss"' in line]
-        return Probes(
-            np.array([row["effective_tokens"] for row in rows], dtype=np.float64),
-            np.array([row["heldout_loss"] for row in rows], dtype=np.float64),
-        )
+        columns = {
+            name: np.array([row[name] for row in rows], dtype=np.float64)
+            for name in ("effective_tokens", "heldout_loss", ORDER_ACCURACY)
+            if name != ORDER_ACCURACY or any(name in row for row in rows)
+        }
     except FileNotFoundError:
         raise DataeffError(f"{path}: no such file; run `pretrain` of this run again") from None
     except (json.JSONDecodeError, KeyError) as error:
         raise DataeffError(f"{path}: a row cannot be read ({error!r}); run `pretrain` of this run again") from None
+    if not rows:
+        raise DataeffError(f"{path}: no row has a held-out loss; run `pretrain` of this run again")
+    return Probes(columns["effective_tokens"], columns["heldout_loss"], columns.get(ORDER_ACCURACY))
 
 
-def loss_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Style]) -> Figure:
-    """One column a data fraction: above the whole course, below its second half, where variants part."""
-    panels = list(dict.fromkeys((group.family, group.data) for group in groups))
-    probes = {
-        result.run.name: read_probes(results / "pretrain" / result.run.name / "metrics.jsonl")
-        for group in groups
-        for result in group.results
-    }
-    unit, word = token_unit(max(probe.effective_tokens[-1] for probe in probes.values()))
-    drawing, axes = plt.subplots(2, len(panels), figsize=(WIDTH_INCHES, 5.2), squeeze=False, layout="constrained")
-    for column, (family, data) in enumerate(panels):
-        members = [group for group in groups if (group.family, group.data) == (family, data)]
-        _loss_panel(axes[0, column], members, probes, styles, unit)
-        _loss_panel(axes[1, column], members, probes, styles, unit)
-        _show_second_half(axes[1, column], members, probes, unit)
-        axes[0, column].set_title(f"{family}, {percent(data)} data: whole run")
-        axes[1, column].set_title("second half, enlarged")
-        axes[1, column].set_xlabel(f"effective tokens ({word})")
-        for axis in axes[:, column]:
-            axis.locator_params(axis="x", nbins=6)
-    for row in range(2):
-        axes[row, 0].set_ylabel("held-out loss (nats/token)")
-    legend_below(drawing, list(dict.fromkeys(group.variant for group in groups)), dict(styles))
+def probes_of(part: Part, results: Path) -> dict[str, Probes]:
+    """By the run's name."""
+    found = {}
+    for result in part.runs:
+        folder = results / "pretrain" / result.run.name
+        averaging = read_json(folder / "run.json").get("averaging") or {}
+        found[result.run.name] = replace(
+            read_probes(folder / "metrics.jsonl"), averaged_loss=averaging.get("heldout_loss")
+        )
+    return found
+
+
+def shown_fractions(groups: Sequence[Group], most: int) -> list[Fraction]:
+    """The data fractions that have panels, most data first.
+
+    All, up to three; of more, those with two variants to compare, and if they are still more than `most`, those with
+    the most variants.
+    """
+    members = by_data(groups)
+    if len(members) <= SIDE_BY_SIDE:
+        return list(members)
+    several = [data for data in members if len(members[data]) > 1] or list(members)
+    kept = sorted(several, key=lambda data: (-len(members[data]), -data))[:most]
+    return sorted(kept, reverse=True)
+
+
+def loss_figure(part: Part, probes: Mapping[str, Probes], styles: Mapping[str, Style]) -> Figure:
+    """Up to three data fractions: above the whole course, below its second half, where variants part."""
+    groups = part.groups
+    fractions = shown_fractions(groups, MOST_PANELS - 1)
+    shown = [group for group in groups if group.data in fractions]
+    averaged = any(probes[result.run.name].averaged_loss is not None for group in shown for result in group.results)
+    draw = _side_by_side if len(fractions) <= SIDE_BY_SIDE else _wrapped
+    drawing = draw(part, by_data(shown), probes, styles)
+    legend_below(drawing, variants_of(shown, groups), styles)
     return Figure(
-        "loss_vs_effective_tokens",
-        "Held-out loss by effective tokens",
-        "Loss on a fixed probe of held-out text at full length, against the effective (layer-averaged) tokens trained "
+        part.name("loss_vs_effective_tokens"),
+        part.title("Held-out loss by effective tokens"),
+        f"{part.words.probe} ({part.words.loss_unit}), against the effective (layer-averaged) tokens trained "
         "on: variants at one place on the axis have cost about the same compute. One line a run. A curriculum or "
-        "token dropping trains on an easier task early on, so that only the end of a run compares models.",
+        "token dropping trains on an easier task early on, so that only the end of a run compares models."
+        + _what_is_left_out(groups, fractions)
+        + (ABOUT_AVERAGES if averaged else ""),
         drawing,
     )
 
 
-def _loss_panel(
-    axes: Any, groups: Sequence[Group], probes: Mapping[str, Probes], styles: Mapping[str, Style], unit: float
-) -> None:
+def _what_is_left_out(groups: Sequence[Group], fractions: Sequence[Fraction]) -> str:
+    left_out = [percent(data) for data in by_data(groups) if data not in fractions]
+    text = " Each panel has its own scales." if len(fractions) > SIDE_BY_SIDE else ""
+    if left_out:
+        text += f" Data fractions with the fewest variants are not drawn: {', '.join(left_out)}."
+    return text
+
+
+def _side_by_side(
+    part: Part, panels: Mapping[Fraction, list[Group]], probes: Mapping[str, Probes], styles: Mapping[str, Style]
+) -> Any:
+    drawing, axes = plt.subplots(
+        2, len(panels), figsize=(WIDTH_INCHES, 5.6), height_ratios=(1, 1.5), squeeze=False, layout="constrained"
+    )
+    for column, (data, members) in enumerate(panels.items()):
+        _whole_run(axes[0, column], members, probes, styles)
+        _second_half(axes[1, column], members, probes, styles)
+        axes[0, column].set_title(f"{percent(data)} data: whole run")
+        axes[1, column].set_title("second half, enlarged")
+        axes[0, column].set_xlabel("")
+    drawing.supylabel(f"held-out loss ({part.words.loss_unit})", fontsize=8)
+    return drawing
+
+
+def _wrapped(
+    part: Part, panels: Mapping[Fraction, list[Group]], probes: Mapping[str, Probes], styles: Mapping[str, Style]
+) -> Any:
+    """The first fraction whole, then the second half of each."""
+    rows = -(-(1 + len(panels)) // SIDE_BY_SIDE)
+    drawing, axes = plt.subplots(
+        rows, SIDE_BY_SIDE, figsize=(WIDTH_INCHES, 1.85 * rows + 0.4), squeeze=False, layout="constrained"
+    )
+    first, *others = axes.flat
+    largest = next(iter(panels))
+    _whole_run(first, panels[largest], probes, styles)
+    first.set_title(f"{percent(largest)} data: whole run")
+    for axis, (data, members) in zip(others, panels.items(), strict=False):
+        _second_half(axis, members, probes, styles)
+        axis.set_title(f"{percent(data)} data: second half")
+    for axis in others[len(panels) :]:
+        axis.remove()
+    drawing.supylabel(f"held-out loss ({part.words.loss_unit})", fontsize=8)
+    return drawing
+
+
+def _whole_run(
+    axis: Any, groups: Sequence[Group], probes: Mapping[str, Probes], styles: Mapping[str, Style]
+) -> tuple[float, list[Probes]]:
+    """The scale of the tokens on the axis, and what was drawn."""
+    found = [probes[result.run.name] for group in groups for result in group.results]
+    unit, word = token_unit(max(probe.effective_tokens[-1] for probe in found))
     for group in groups:
-        look = styles[group.variant]
         for result in group.results:
             probe = probes[result.run.name]
-            axes.plot(
-                probe.effective_tokens / unit,
-                probe.loss,
-                color=look.colour,
-                marker=look.marker,
-                linestyle=look.line,
-                markersize=3.5,
-                zorder=3 if group.variant != groups[0].variant else 4,
-            )
+            axis.plot(probe.effective_tokens / unit, probe.loss, **styles[group.variant].course, markersize=3.5)
+            if probe.averaged_loss is not None:
+                marks = styles[group.variant].marks
+                axis.plot(probe.effective_tokens[-1] / unit, probe.averaged_loss, **marks, markersize=7, zorder=6)
+    axis.set_xlabel(f"effective tokens ({word})")
+    axis.locator_params(axis="x", nbins=5)
+    axis.locator_params(axis="y", nbins=6)
+    return unit, found
 
 
-def _show_second_half(axes: Any, groups: Sequence[Group], probes: Mapping[str, Probes], unit: float) -> None:
-    found = [probes[result.run.name] for group in groups for result in group.results]
+def _second_half(axis: Any, groups: Sequence[Group], probes: Mapping[str, Probes], styles: Mapping[str, Style]) -> None:
+    unit, found = _whole_run(axis, groups, probes, styles)
     end = max(probe.effective_tokens[-1] for probe in found)
     late = np.concatenate([probe.loss[probe.effective_tokens >= end / 2] for probe in found])
+    late = np.append(late, [probe.averaged_loss for probe in found if probe.averaged_loss is not None])
     margin = 0.05 * max(float(late.max() - late.min()), 1e-3)
-    axes.set_xlim(end / 2 / unit, end * 1.02 / unit)
-    axes.set_ylim(late.min() - margin, late.max() + margin)
+    axis.set_xlim(end / 2 / unit, end * 1.02 / unit)
+    axis.set_ylim(late.min() - margin, late.max() + margin)
 
 
-def read_steps(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns of a steps table, thinned evenly to what a line can show; first and last step stay."""
-    from pyarrow import parquet
-
-    if not path.is_file():
-        raise DataeffError(f"{path}: no such file; run `plan` of this run again")
-    table = parquet.read_table(path)
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    count = len(columns["step"])
-    shown = np.unique(np.linspace(0, count - 1, min(count, PLOTTED_STEPS)).round().astype(np.int64))
-    return {name: column[shown] for name, column in columns.items()}
-
-
-def pacing_figure(groups: Sequence[Group], results: Path, styles: Mapping[str, Style]) -> Figure:
-    """One row a variant and data fraction; columns: tokens a sample, each metric's difficulty, learning rate."""
-    tables = [read_steps(results / "plan" / group.results[0].run.name / "steps.parquet") for group in groups]
-    metrics = list(
-        dict.fromkeys(name for table in tables for name in table if name.endswith(("_percentile", "_value")))
-    )
-    unit, word = token_unit(max(int(table["cumulative_effective_tokens"][-1]) for table in tables))
-    height = 0.72 * len(groups) + 0.9
-    drawing, axes = plt.subplots(
-        len(groups),
-        2 + len(metrics),
-        figsize=(WIDTH_INCHES, height),
-        sharex=True,
-        sharey="col",
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, (group, table) in enumerate(zip(groups, tables, strict=True)):
-        _pacing_row(axes[row], group, table, metrics, styles[group.variant], unit)
-    headings = ["tokens of a sample", *(name.replace("_", " ") for name in metrics), "learning rate (10⁻³)"]
-    for axis, heading in zip(axes[0], headings, strict=True):
-        axis.annotate(heading, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontweight="bold")
-    for axis in axes[-1]:
-        axis.set_xlabel(f"effective tokens ({word})")
-        axis.set_ylim(bottom=0)
+def objectives_figure(part: Part, probes: Mapping[str, Probes], styles: Mapping[str, Style]) -> Figure:
+    """The two things that a masked model learns, of the fraction with the most data: masked tokens, and the order of
+    two segments.
+    """
+    data, groups = next(iter(by_data(part.groups).items()))
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(WIDTH_INCHES, 3.2), layout="constrained")
+    unit, _ = _whole_run(left, groups, probes, styles)
+    for group in groups:
+        for result in group.results:
+            probe = probes[result.run.name]
+            if probe.order_accuracy is not None:
+                tokens, right_percent = probe.effective_tokens / unit, 100 * probe.order_accuracy
+                right.plot(tokens, right_percent, **styles[group.variant].course, markersize=3.5)
+    right.axhline(50, color="#767676", linewidth=1, linestyle=(0, (3, 2)), zorder=1)
+    right.annotate("chance", (1.01, 50), xycoords=("axes fraction", "data"), va="center", color="#767676")
+    left.set_title("masked tokens")
+    left.set_ylabel(f"held-out loss ({part.words.loss_unit})")
+    right.set_title("order of two segments")
+    right.set_ylabel("held-out pairs told right (%)")
+    right.set_xlabel(left.get_xlabel())
+    right.locator_params(axis="x", nbins=5)
+    legend_below(drawing, variants_of(groups, part.groups), styles)
     return Figure(
-        "pacing",
-        "What each variant asks for as training goes on",
-        "From the plans, by effective tokens. Left: the line is the sequence length, the shaded area the tokens kept "
-        "in the layers that drop some. Middle: how far into the samples, sorted by difficulty, the curriculum draws; "
-        "variants without such a metric draw from all samples. Right: the learning rate, which decays over "
-        "effective tokens. One seed is shown.",
+        part.name("objectives"),
+        part.title("Masked tokens and sentence order"),
+        f"The two parts of what is learned, on the held-out probe during training, at {percent(data)} data. Left: "
+        f"loss of the masked tokens ({part.words.loss_unit}). Right: the share of segment pairs of which the model "
+        "knows whether they were swapped; half is chance. The probe has few pairs, so the right side moves in steps.",
         drawing,
     )
-
-
-def _from_start(column: NDArray[Any], first: float | None = None) -> NDArray[Any]:
-    """The column with a point ahead of it (a step's values hold from the end of the step before it to its own)."""
-    return np.concatenate([[column[0] if first is None else first], column])
-
-
-def _pacing_row(
-    axes: Any, group: Group, table: Mapping[str, NDArray[Any]], metrics: Sequence[str], look: Style, unit: float
-) -> None:
-    tokens = _from_start(table["cumulative_effective_tokens"] / unit, 0)
-    kept, length = _from_start(table["kept_tokens"]), _from_start(table["sequence_length"])
-    axes[0].fill_between(tokens, 0, kept, color=look.colour, alpha=0.25, linewidth=0, step="pre")
-    axes[0].plot(tokens, length, color=look.colour, drawstyle="steps-pre")
-    axes[0].set_title(group.label, fontsize=7.5, fontweight="normal", pad=2)
-    for axis, metric in zip(axes[1:-1], metrics, strict=True):
-        if metric in table:
-            axis.plot(tokens, _from_start(table[metric]), color=look.colour, drawstyle="steps-pre")
-        else:
-            axis.text(0.5, 0.5, "all samples", transform=axis.transAxes, ha="center", va="center", color="#767676")
-    axes[-1].plot(tokens, _from_start(table["learning_rate"] * 1e3), color=look.colour)
-    for axis in axes:
-        axis.locator_params(axis="y", nbins=3)
