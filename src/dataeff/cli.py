@@ -327,7 +327,8 @@ def _run_stages(commands: Commands) -> None:
         "--out",
     )
     scoring = _stage(evaluate, "run", "score one run", evaluate_run)
-    _options(scoring, "--spec", "--model", "--heldout", "--items+", "--out")
+    _options(scoring, "--spec", "--model", "--heldout", "--out")
+    scoring.add_argument("--items", type=Path, nargs="*", default=[], help="folders of items, of a prompted model")
     scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
 
 

@@ -52,8 +52,11 @@ def test_names_for_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert workflow.metrics_of(study, "gpt-cl_seqtru-100-s1234") == []
     assert workflow.shard_names(study) == ["00", "01"]
     assert workflow.names(study.runs)[0] == "gpt-baseline-100-s1234"
+    assert workflow.data_item(study, "bert-ltd-100-s1234") == "wordpiece4k/bert-128"
+    assert "gpt-ltd-100-s1234" in workflow.prompted(study.runs)
+    assert "bert-ltd-100-s1234" in workflow.not_prompted(study.runs)
     assert workflow.hardware_options(study) == (
-        "--processes 2 --threads 1 --micro-batch 8 --zero-stage 0 --checkpoint-every 10 --heldout-points 4"
+        "--processes 2 --threads 1 --micro-batch 16 --zero-stage 0 --checkpoint-every 10 --heldout-points 4"
     )
     monkeypatch.setenv("XDG_CACHE_HOME", "/where/caches/are")
     assert workflow.cache_folder(study) == "/where/caches/are/dataeff"

@@ -12,35 +12,34 @@ from tests.factory import ROOT
 from tests.workflow.checkout import Checkout, Starter
 
 SCALES = sorted(path.stem for path in (ROOT / "config/scales").glob("*.yaml"))
+# Each family has its tokenizer, samples and analysis.
 DATA = {
     "corpus_fetch": 7,
     "corpus": 1,
-    "tokens_train": 1,
-    "tokens": 2,
-    "samples": 1,
-    "analyze_map": 4,
-    "analyze_frequency": 1,
-    "analyze": 1,
+    "tokens_train": 2,
+    "tokens": 4,
+    "samples": 2,
+    "analyze_map": 8,
+    "analyze_frequency": 2,
+    "analyze": 2,
     "evaluate_items": 2,
 }
-PACKAGES = {"corpus_fetch": 14, "tokens": 8, "analyze_map": 16}
+PACKAGES = {"corpus_fetch": 15, "tokens": 16, "analyze_map": 32}
 PILE = {
-    "corpus_fetch": 2,  # GPT-2's vocabulary and the held-out file
-    **dict.fromkeys(("corpus_fetch_shard", "corpus_shard", "tokens"), 30),
-    "analyze_map": 60,
+    "corpus_fetch": 3,  # two vocabularies and the held-out file
+    **dict.fromkeys(("corpus_fetch_shard", "corpus_shard"), 30),
+    "tokens": 60,
+    "analyze_map": 120,
 }
+RUNS = {"plan": 15, "pretrain": 15, "evaluate": 11, "evaluate_heldout": 4}
 CLOSING = {"tables": 1, "figures": 1, "report": 1, "all": 1}
-
-
-def runs(number: int) -> dict[str, int]:
-    return dict.fromkeys(("plan", "pretrain", "evaluate"), number)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
     said = checkout.dry_run("--config", f"scale={scale}")
     own = {"tiny": {}, "smoke": {}, "one_gpu": PACKAGES}.get(scale, PILE)
-    assert checkout.counts(said) == Counter({**DATA, **own, **runs(11), **CLOSING})
+    assert checkout.counts(said) == Counter({**DATA, **own, **RUNS, **CLOSING})
     expected = {path.name for path in checkout.folder.iterdir()}
     assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
 
@@ -51,7 +50,7 @@ def test_the_checkout_s_own_snakefile_from_another_folder(starter: Starter, tmp_
     for name in ("Snakefile", "workflow", "config", "profiles"):
         (elsewhere.folder / name).rename(tmp_path / name)
     arguments = ("--snakefile", str(tmp_path / "Snakefile"), "--config", "scale=smoke")
-    assert elsewhere.counts(elsewhere.dry_run(*arguments)) == Counter({**DATA, **runs(11), **CLOSING})
+    assert elsewhere.counts(elsewhere.dry_run(*arguments)) == Counter({**DATA, **RUNS, **CLOSING})
     assert elsewhere.results.is_dir()
     assert not (tmp_path / "results").exists()
 
@@ -59,14 +58,14 @@ def test_the_checkout_s_own_snakefile_from_another_folder(starter: Starter, tmp_
 def test_the_results_setting_moves_every_output(checkout: Checkout, tmp_path: Path) -> None:
     own = tmp_path / "own"
     said = checkout.dry_run("--config", f"results={own}")
-    assert checkout.counts(said) == Counter({**DATA, **runs(11), **CLOSING})
+    assert checkout.counts(said) == Counter({**DATA, **RUNS, **CLOSING})
     assert (own / "tiny/specs/plan/gpt-ltd-100-s1234.yaml").is_file()
     assert not checkout.results.exists()
 
 
 def test_each_spec_is_an_input_of_one_job_kind(finished: Checkout) -> None:
     """A spec that no rule reads would make an edit of its slice rerun nothing."""
-    said = finished.dry_run("all", "papers", "--forceall", "--printshellcmds")
+    said = finished.dry_run("all", "papers", "beyond", "--forceall", "--printshellcmds")
     specs = sorted(path for path in finished.results.rglob("specs/**/*.yaml"))
     unread = [path.name for path in specs if f" --spec {path.relative_to(finished.folder)} " not in said]
     assert len(specs) > 30
@@ -81,5 +80,5 @@ def test_a_scale_may_take_the_published_vocabulary(checkout: Checkout) -> None:
     }
     (checkout.folder / "mine.yaml").write_text(yaml.safe_dump(own))
     said = checkout.dry_run("--configfile", "mine.yaml")
-    assert checkout.counts(said) == Counter({**DATA, "corpus_fetch": 8, **runs(11), **CLOSING})
+    assert checkout.counts(said) == Counter({**DATA, "corpus_fetch": 8, **RUNS, **CLOSING})
     assert ": corpus fetch tokenizer_gpt2\n" in said

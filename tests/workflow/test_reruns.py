@@ -19,24 +19,33 @@ from tests.workflow.checkout import Checkout
 
 HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
 FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
-RUNS = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
-DROPPING = [run for run in RUNS if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
-SELECTING = [run for run in RUNS if run.split("-")[1] in ("cl_voc", "cl_seqtru_voc", "composed", "composed_flat_lr")]
-ITEM = "bpe4k/gpt-256"
-ANALYZE = {f"analyze vocab_rarity {ITEM}", *(f"analyze map vocab_rarity {ITEM} {part}" for part in (0, 1))}
-FREQUENCY = {f"analyze frequency {ITEM}", *(f"analyze map total_vocab_freq {ITEM} {part}" for part in (0, 1))}
+GPT = [f"gpt-{variant}-100-s1234" for variant in FULL] + [f"gpt-{variant}-50-s1234" for variant in HALF]
+BERT = [f"bert-{variant}-100-s1234" for variant in ("baseline", "cl_seqtru_voc", "ltd", "composed")]
+RUNS = GPT + BERT
+DROPPING = [run for run in GPT if run.split("-")[1] in ("ltd", "composed", "composed_flat_lr")]
+SELECTING = [run for run in GPT if run.split("-")[1] in ("cl_voc", "cl_seqtru_voc", "composed", "composed_flat_lr")]
+ITEM, PAIRS = "bpe4k/gpt-256", "wordpiece4k/bert-128"
+
+
+def analyses(item: str) -> set[str]:
+    return {f"analyze vocab_rarity {item}", *(f"analyze map vocab_rarity {item} {part}" for part in (0, 1))}
+
+
+def frequencies(item: str) -> set[str]:
+    return {f"analyze frequency {item}", *(f"analyze map total_vocab_freq {item} {part}" for part in (0, 1))}
+
+
+def tokens(item: str) -> set[str]:
+    """Everything from the tokenizer on that a family's runs share."""
+    name = item.split("/")[0]
+    encoded = {f"tokens encode {name} {shard}" for shard in ("00", "01")}
+    return {f"tokens train {name}", f"samples {item}"} | encoded | frequencies(item) | analyses(item)
+
+
 REDUCE = f"analyze vocab_rarity {ITEM}"
 CLOSING = {"tables core", "figures core", "report index"}
-TOKENS = {
-    "tokens train bpe4k",
-    "tokens encode bpe4k 00",
-    "tokens encode bpe4k 01",
-    f"samples {ITEM}",
-    *FREQUENCY,
-    *ANALYZE,
-}
 ORDER = "evaluate items word_order"
-CORPUS = {"corpus build", "evaluate items last_word", ORDER} | TOKENS
+CORPUS = {"corpus build", "evaluate items last_word", ORDER} | tokens(ITEM) | tokens(PAIRS)
 TINY = "scales/tiny.yaml"
 VARIANTS = "variants/gpt.yaml"
 TOKENIZERS = "corpora.yaml"
@@ -135,16 +144,18 @@ def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> Non
 @pytest.mark.parametrize(
     ("file", "key", "value", "expected"),
     [
-        (TINY, "evaluation.shots", [0, 5], jobs("evaluate") | CLOSING),
-        (TINY, "evaluation.items", 7, jobs("evaluate") | CLOSING),
-        (TINY, "families.gpt.model.dropout", 0.3, jobs("pretrain evaluate") | CLOSING),
-        (TINY, "families.gpt.learning_rate.peak", 0.5, jobs("plan pretrain evaluate") | CLOSING),
+        (TINY, "evaluation.shots", [0, 5], jobs("evaluate", GPT) | CLOSING),
+        (TINY, "evaluation.items", 7, jobs("evaluate", GPT) | CLOSING),
+        (TINY, "evaluation.heldout_bytes_per_domain", 777, jobs("evaluate") | CLOSING),
+        (TINY, "families.gpt.model.dropout", 0.3, jobs("pretrain evaluate", GPT) | CLOSING),
+        (TINY, "families.bert.model.dropout", 0.3, jobs("pretrain evaluate", BERT) | CLOSING),
+        (TINY, "families.gpt.learning_rate.peak", 0.5, jobs("plan pretrain evaluate", GPT) | CLOSING),
         (VARIANTS, "cl_voc.about", "rare words last", CLOSING),
-        (TOKENIZERS, "tokenizers.bpe4k.vocab_size", 999, TOKENS | jobs("plan pretrain evaluate") | CLOSING),
+        (TOKENIZERS, "tokenizers.bpe4k.vocab_size", 999, tokens(ITEM) | jobs("plan pretrain evaluate", GPT) | CLOSING),
         (TOKENIZERS, "corpora.packages_small.min_characters", 333, CORPUS | jobs("plan pretrain evaluate") | CLOSING),
-        ("tasks.yaml", "tasks.word_order.choices", 3, {ORDER} | jobs("evaluate") | CLOSING),
+        ("tasks.yaml", "tasks.word_order.choices", 3, {ORDER} | jobs("evaluate", GPT) | CLOSING),
     ],
-    ids=["shots", "items", "model", "learning-rate", "about", "tokenizer", "corpus", "task"],
+    ids=["shots", "items", "held-out", "model", "bert-model", "learning-rate", "about", "tokenizer", "corpus", "task"],
 )
 def test_an_edit_of_one_key(study: Checkout, file: str, key: str, value: object, expected: set[str]) -> None:
     study.edit(file, key, value)
@@ -238,10 +249,15 @@ def test_shared_data_is_made_again_when_something_needs_it(study: Checkout) -> N
     ("spec", "expected"),
     [
         ("CorpusSpec", CORPUS | jobs("plan pretrain evaluate") | CLOSING),
-        ("AnalyzeSpec", ANALYZE | FREQUENCY | jobs("plan pretrain evaluate", SELECTING) | CLOSING),
+        (
+            "AnalyzeSpec",
+            set.union(*(analyses(item) | frequencies(item) for item in (ITEM, PAIRS)))
+            | jobs("plan pretrain evaluate", [*SELECTING, *(run for run in BERT if "voc" in run or "composed" in run)])
+            | CLOSING,
+        ),
         ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
         ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
-        ("ItemsSpec", {"evaluate items last_word", ORDER} | jobs("evaluate") | CLOSING),
+        ("ItemsSpec", {"evaluate items last_word", ORDER} | jobs("evaluate", GPT) | CLOSING),
         ("EvaluateSpec", jobs("evaluate") | CLOSING),
         ("GridSpec", CLOSING),
     ],

@@ -83,16 +83,20 @@ def folders(files):
 
 def results_of(grid):
     """The files of every run of a grid that tables, figures and the report read."""
-    runs = study_of.names(study.grids[grid])
+    runs = study.grids[grid]
     return expand(
         f"{S}/pretrain/{{run}}/{{file}}",
-        run=runs,
+        run=study_of.names(runs),
         file=["run.json", "timings.json", "metrics.jsonl"],
-    ) + expand(
-        f"{S}/evaluate/{{run}}/{{file}}",
-        run=runs,
-        file=["heldout.json", *expand("{shots}shot/scores.json", shots=SHOTS)],
-    )
+    ) + evaluations_of(runs)
+
+
+def evaluations_of(runs):
+    """The scores of every run: of a masked model, the held-out loss alone."""
+    return [
+        *expand(rules.evaluate.output, run=study_of.prompted(runs)),
+        *expand(rules.evaluate_heldout.output, run=study_of.not_prompted(runs)),
+    ]
 
 
 def grid_of(wildcards):
@@ -103,10 +107,12 @@ def grid_of(wildcards):
 def outputs_of(grid):
     """Every file that a grid is made of: the report alone would leave a result unmade that someone deleted."""
     page = "index" if grid == study.grid else grid
-    of_run = [*rules.plan.output, *rules.pretrain.output, *rules.evaluate.output]
+    runs = study.grids[grid]
+    of_run = [*rules.plan.output, *rules.pretrain.output]
     of_grid = [*rules.tables.output, *rules.figures.output]
     return [
-        *expand(of_run, run=study_of.names(study.grids[grid])),
+        *expand(of_run, run=study_of.names(runs)),
+        *evaluations_of(runs),
         *expand(of_grid, grid=grid),
         *expand(rules.report.output, page=page),
     ]

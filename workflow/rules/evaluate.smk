@@ -33,6 +33,8 @@ rule evaluate:
         f"{S}/logs/evaluate/{{run}}.log",
     benchmark:
         f"{S}/benchmarks/evaluate/{{run}}.tsv"
+    wildcard_constraints:
+        run=study_of.one_of(study_of.prompted(study.runs)),
     threads: study.hardware.threads
     resources:
         mem_mb=2500,
@@ -43,3 +45,17 @@ rule evaluate:
     shell:
         f"dataeff evaluate run --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --heldout {D}/heldout"
         f" --items {{params.tasks}} --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}} > {{log}} 2>&1"
+
+
+# Of a masked model, which continues no text: no tasks.
+use rule evaluate as evaluate_heldout with:
+    input:
+        spec=f"{S}/specs/evaluate/heldout.yaml",
+        model=rules.pretrain.output,
+        heldout=rules.corpus.output.heldout,
+    output:
+        f"{S}/evaluate/{{run}}/heldout.json",
+    wildcard_constraints:
+        run=study_of.one_of(study_of.not_prompted(study.runs)),
+    params:
+        tasks=[],

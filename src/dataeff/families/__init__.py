@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataeff.errors import unknown_name
 from dataeff.families.interface import Family
+from dataeff.families.traits import TRAITS, Traits
 from dataeff.study.types import FamilyName
 
 
@@ -18,4 +19,4 @@ def find_family(name: FamilyName) -> type[Family]:
     return families[name]
 
 
-__all__ = ["Family", "find_family"]
+__all__ = ["TRAITS", "Family", "Traits", "find_family"]

@@ -195,7 +195,11 @@ def _forward(network: Any, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, 
     """Logits [P, V] and labels [P] of the masked places, logits [B, 2] and labels [B] of the sentence order."""
     labels = part["labels"].flatten()
     places = (labels != IGNORED).nonzero().squeeze(1)
+    padded = bool((part["lengths"] < part["tokens"].shape[1]).any())
     logits_PV, order_B2 = network(
-        input_ids=part["tokens"], token_type_ids=part["types"], lengths=part["lengths"], places=places
+        input_ids=part["tokens"],
+        token_type_ids=part["types"],
+        lengths=part["lengths"] if padded else None,
+        places=places,
     )
     return logits_PV.float(), labels[places], order_B2.float(), part["swapped"]

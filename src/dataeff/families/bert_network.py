@@ -1,40 +1,82 @@
 """Megatron's BERT as a module: the library's architecture and weights, Megatron's initialisation, heads where needed.
 
 The class has the library's name, so that a saved folder says `MegatronBertForPreTraining` and opens with the library's
-own. Only its forward differs: the language-model head runs at the masked places alone (15% of them; the logits of all
-of 32 x 512 places and 30,522 tokens would be 2 GB), and the mask of padding is one row per sample, [B, 1, 1, S], which
-attention broadcasts and token dropping gathers.
+own. Only what is computed, and how, differs: the language-model head runs at the masked places alone (15% of them; the
+logits of all of 32 x 512 places and 30,522 tokens would be 2 GB), and attention is one fused operation that keeps no
+[B, H, S, S] probabilities where the device has such a kernel (on a CPU: without dropout). The mask of padding is one
+row per sample, [B, 1, 1, S], which attention broadcasts and token dropping gathers.
 
-Shapes: B rows, S positions, P masked places of the micro-batch, V vocabulary, D hidden size.
+Shapes: B rows, S positions, H heads, A values of a head, P masked places of the micro-batch, V vocabulary, D hidden
+size.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.megatron_bert.modeling_megatron_bert import MegatronBertSelfAttention
 
 from dataeff.study.types import Model
 
 
+class SelfAttention(MegatronBertSelfAttention):  # type: ignore[misc]
+    """The library's self-attention by one fused operation: an encoder's, without a cache and without probabilities.
+
+    Dropout of the probabilities draws other numbers than the library's would.
+    """
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+        """What attention brings to `hidden_states` [B, S, D]; `attention_mask` is added to the scores [B, H, S, S]."""
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )
+        context_BHSA = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, dropout_p=self.dropout.p if self.training else 0.0
+        )
+        return context_BHSA.transpose(1, 2).flatten(2), None
+
+
 class MegatronBertForPreTraining(transformers.MegatronBertForPreTraining):  # type: ignore[misc]
-    """The library's model with a forward that predicts at given places."""
+    """The library's model with fused attention and a forward that predicts at given places."""
+
+    def __init__(self, config: transformers.MegatronBertConfig) -> None:
+        super().__init__(config)
+        for layer in self.bert.encoder.layer:
+            # The module that is there, with its weights and its place: a new one would be initialised a second time.
+            layer.attention.self.__class__ = SelfAttention
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, lengths: Tensor, places: Tensor
+        self, input_ids: Tensor, token_type_ids: Tensor, lengths: Tensor | None, places: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits [P, V] at `places` [P], counted through the rows (b * S + s), and of the sentence order [B, 2].
 
-        `input_ids`, `token_type_ids` [B, S]; `lengths` [B]: real tokens of each row.
+        `input_ids`, `token_type_ids` [B, S]; `lengths` [B]: real tokens of each row, or None where no row has padding:
+        attention then takes no mask, and the fastest kernels know none.
         """
-        positions_S = torch.arange(input_ids.shape[1], device=input_ids.device)
-        padding_B11S = (positions_S >= lengths[:, None])[:, None, None, :]
-        mask_B11S = padding_B11S.to(self.dtype) * torch.finfo(self.dtype).min
-        outputs = self.bert(input_ids, attention_mask=mask_B11S, token_type_ids=token_type_ids)
-        hidden_PD = outputs.last_hidden_state.flatten(0, 1)[places]
-        return self.cls.predictions(hidden_PD), self.cls.seq_relationship(outputs.pooler_output)
+        mask_B11S = None if lengths is None else padding_mask(lengths, input_ids.shape[1], self.dtype)
+        # The library's own way from one to the other makes a mask where there is none.
+        embedded_BSD = self.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        hidden_BSD = self.bert.encoder(embedded_BSD, attention_mask=mask_B11S).last_hidden_state
+        logits_PV = self.cls.predictions(hidden_BSD.flatten(0, 1)[places])
+        return logits_PV, self.cls.seq_relationship(self.bert.pooler(hidden_BSD))
+
+
+def padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores [B, 1, 1, S]: 0 for the first `lengths` [B] positions, half the lowest number after.
+
+    Finite, since token dropping may leave a row nothing but padding, whose softmax must not be 0 / 0; half of it, since
+    kernels that work with powers of two multiply it by 1.44.
+    """
+    positions_S = torch.arange(width, device=lengths.device)
+    padding_BS = positions_S >= lengths[:, None]
+    mask_BS = torch.zeros(padding_BS.shape, dtype=dtype, device=lengths.device)
+    return mask_BS.masked_fill(padding_BS, torch.finfo(dtype).min / 2)[:, None, None, :]
 
 
 def new_network(model: Model, *, vocabulary: int, pad_id: int) -> MegatronBertForPreTraining:

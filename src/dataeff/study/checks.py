@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataeff.corpus.readers import find_reader
 from dataeff.corpus.selection import read_sources, shard_names
 from dataeff.errors import DataeffError, unknown_name
+from dataeff.families.traits import TRAITS
 from dataeff.study.load import Study, check_paths
 from dataeff.study.specs import plan_spec
-from dataeff.study.types import LENGTH_METRIC, Run
+from dataeff.study.types import LENGTH_METRIC, FamilyName, Run
 
-_OF_ANY_SAMPLE = ["vocab_rarity", "compression_ratio", "mtld", "flesch"]
-SELECT_METRICS = {"gpt": _OF_ANY_SAMPLE, "bert": [LENGTH_METRIC, "seqlen_vocab_rarity", *_OF_ANY_SAMPLE]}
-"""Difficulty metrics with an analysis, per family; analyze/metrics.py computes them (a test holds the two together)."""
-
-_OF_RUNNING_TEXT = {
-    "reshape": "cuts running text into shorter samples",
-    "window": "limits how far back running text is seen",
-    "bucket": "cuts documents of running text into lengths",
-}
 _STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report"
 _STEPS = (
     "corpus_fetch corpus_fetch_shard corpus_shard tokens_train analyze_map analyze_frequency analysis evaluate_items"
@@ -42,9 +34,9 @@ def check_study(study: Study) -> None:
         _check_metrics(study, run.family, run.variant)
     for family, scale in study.scale.families.items():
         for metric in scale.metrics:
-            if metric not in SELECT_METRICS[family]:
+            if metric not in TRAITS[family].select_metrics:
                 where = f"scales.{study.scale_name}.families.{family}.metrics"
-                raise unknown_name("metric", metric, SELECT_METRICS[family], where)
+                raise unknown_name("metric", metric, TRAITS[family].select_metrics, where)
     for run in study.grids[study.grid]:
         _check_plan(study, run)
     for name in study.scale.evaluation.tasks:
@@ -55,20 +47,20 @@ def check_study(study: Study) -> None:
                 raise unknown_name("domain", domain, known, f"tasks.{name}.domains (corpus '{study.scale.corpus}')")
 
 
-def _check_metrics(study: Study, family: str, name: str) -> None:
-    variant = study.variants[family][name]
+def _check_metrics(study: Study, family: FamilyName, name: str) -> None:
+    variant, traits = study.variants[family][name], TRAITS[family]
     for metric, part in variant.curriculum.items():
-        if family == "bert" and part.apply in _OF_RUNNING_TEXT:
+        if part.apply in traits.refused:
             raise DataeffError(
-                f"variants.bert.{name}.curriculum.{metric}.apply: {part.apply} {_OF_RUNNING_TEXT[part.apply]}, which "
-                f"sentence pairs are not; use truncate or select"
+                f"variants.{family}.{name}.curriculum.{metric}.apply: {part.apply} {traits.refused[part.apply]}, which "
+                f"samples of {traits.title} are not; use truncate or select"
             )
-        known = SELECT_METRICS[family] if part.apply == "select" else [LENGTH_METRIC]
+        known = traits.select_metrics if part.apply == "select" else [LENGTH_METRIC]
         if metric not in known:
             raise unknown_name(
                 "metric",
                 metric,
-                [*SELECT_METRICS[family], LENGTH_METRIC],
+                [*traits.select_metrics, LENGTH_METRIC],
                 f"variants.{family}.{name}.curriculum",
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ from dataeff.study.types import (
 
 AnyModel = TypeVar("AnyModel")
 KeyPath = tuple[str, ...]
+Layout = Literal["packed", "buckets"]
+"""How samples are cut from documents: one after the other in one length, or each by itself in several."""
 
 
 class CorporaFile(Frozen):
@@ -85,13 +87,28 @@ class Study(Frozen):
         return self.variants[run.family][run.variant]
 
     @property
-    def data_items(self) -> dict[str, FamilyName]:
-        """`bpe4k/gpt-256`: what samples and difficulty depend on beside the corpus; and its family."""
-        return {self.data_item(family): family for family in self.scale.families}
+    def data_items(self) -> dict[str, tuple[FamilyName, Layout]]:
+        """`bpe4k/gpt-256`, `bpe4k/gpt-256-buckets`: what samples depend on beside the corpus; its family and layout.
 
-    def data_item(self, family: FamilyName) -> str:
+        Those in buckets are there where a run takes them.
+        """
+        made: list[tuple[FamilyName, Layout]] = [(family, "packed") for family in self.scale.families]
+        made += [(run.family, self.layout(run)) for run in self.runs]
+        return {self.data_item(family, layout): (family, layout) for family, layout in made}
+
+    @property
+    def analysed_items(self) -> dict[str, FamilyName]:
+        """The data items that difficulty is computed for: samples of one length."""
+        return {item: family for item, (family, layout) in self.data_items.items() if layout == "packed"}
+
+    def data_item(self, family: FamilyName, layout: Layout = "packed") -> str:
         part = self.scale.families[family]
-        return f"{part.tokenizer}/{family}-{part.model.sequence_length}"
+        item = f"{part.tokenizer}/{family}-{part.model.sequence_length}"
+        return item if layout == "packed" else f"{item}-{layout}"
+
+    def layout(self, run: Run) -> Layout:
+        """Of the samples that a run reads."""
+        return "packed" if self.variant(run).length_buckets is None else "buckets"
 
     def metrics(self, family: FamilyName) -> list[str]:
         """The difficulty metrics of a family that runs select by or that the scale asks for, each once."""

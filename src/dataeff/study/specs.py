@@ -18,8 +18,9 @@ from pydantic import Field
 
 from dataeff.corpus.selection import substitutes_of
 from dataeff.errors import DataeffError
+from dataeff.families.traits import PROMPTED, TRAITS
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
-from dataeff.study.load import Study, validate
+from dataeff.study.load import Layout, Study, validate
 from dataeff.study.published import PublishedResults, published_of
 from dataeff.study.types import (
     FREQUENCY,
@@ -100,6 +101,7 @@ class SamplesSpec(Spec):
     stage: ClassVar[str] = "samples"
     family: FamilyName
     sequence_length: int
+    layout: Layout = Field(default="packed", description="running text in one length, or documents in length buckets")
     seed: int
     epochs: int = 1
     split: Split | None = None
@@ -150,7 +152,7 @@ class ItemsSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    """One for all runs of a scale, so that a change of shots reruns every evaluation and nothing else."""
+    """One for all runs of a scale that tasks are put to, and one for the others."""
 
     stage: ClassVar[str] = "evaluate"
     tasks: dict[str, Task]
@@ -209,15 +211,17 @@ def _read_raw(path: Path) -> dict[str, Any]:
     return dict(raw) if isinstance(raw, dict) else {}
 
 
-def samples_spec(study: Study, family: FamilyName) -> SamplesSpec:
+def samples_spec(study: Study, family: FamilyName, layout: Layout) -> SamplesSpec:
     scale = study.scale.families[family]
     return SamplesSpec(
         family=family,
         sequence_length=scale.model.sequence_length,
+        layout=layout,
         seed=study.corpus.seed,
-        epochs=scale.epochs,
+        # Buckets are read again by the order itself.
+        epochs=scale.epochs if layout == "packed" else 1,
         split=scale.split,
-        short_seq_prob=scale.short_seq_prob if family == "bert" else None,
+        short_seq_prob=scale.short_seq_prob if TRAITS[family].sentence_pairs else None,
     )
 
 
@@ -299,6 +303,21 @@ def grid_spec(study: Study, grid: str) -> GridSpec:
     )
 
 
+def evaluate_specs(study: Study) -> dict[str, EvaluateSpec]:
+    """`all`: held-out loss and tasks; `heldout`: of models that no tasks are put to, which shots do not concern."""
+    evaluation = study.scale.evaluation
+    heldout = EvaluateSpec(
+        tasks={},
+        shots=[],
+        items=0,
+        heldout_bytes_per_domain=evaluation.heldout_bytes_per_domain,
+        batch_size=evaluation.batch_size,
+    )
+    asked = heldout.model_copy(update={"tasks": study.tasks, "shots": evaluation.shots, "items": evaluation.items})
+    families = {run.family for run in study.runs}
+    return ({"all": asked} if families & PROMPTED else {}) | ({"heldout": heldout} if families - PROMPTED else {})
+
+
 def all_specs(study: Study) -> dict[str, Spec]:
     """Every spec of a study by its path below the results folder.
 
@@ -319,8 +338,9 @@ def all_specs(study: Study) -> dict[str, Spec]:
             )
         specs[f"{data}/tokens-{name}.yaml"] = TokensSpec(tokenizer=vocabulary)
     specs[f"{data}/corpus.yaml"] = CorpusSpec(name=corpus, corpus=study.corpus, sources=study.sources)
-    for item, family in study.data_items.items():
-        specs[f"{data}/{item}/samples.yaml"] = samples_spec(study, family)
+    for item, (family, layout) in study.data_items.items():
+        specs[f"{data}/{item}/samples.yaml"] = samples_spec(study, family, layout)
+    for item, family in study.analysed_items.items():
         for metric in [FREQUENCY, *study.metrics(family)]:
             specs[f"{data}/{item}/analyze-{metric}.yaml"] = AnalyzeSpec(
                 family=family, sequence_length=study.scale.families[family].model.sequence_length, metric=metric
@@ -330,14 +350,7 @@ def all_specs(study: Study) -> dict[str, Spec]:
         specs[f"{scale}/specs/pretrain/{run.name}.yaml"] = pretrain_spec(study, run)
     for name, task in study.tasks.items():
         specs[f"{data}/items-{name}.yaml"] = ItemsSpec(tasks={name: task})
-    evaluation = study.scale.evaluation
-    specs[f"{scale}/specs/evaluate/all.yaml"] = EvaluateSpec(
-        tasks=study.tasks,
-        shots=evaluation.shots,
-        items=evaluation.items,
-        heldout_bytes_per_domain=evaluation.heldout_bytes_per_domain,
-        batch_size=evaluation.batch_size,
-    )
+    specs |= {f"{scale}/specs/evaluate/{name}.yaml": spec for name, spec in evaluate_specs(study).items()}
     for grid in study.grids:
         specs[f"{scale}/specs/grid/{grid}.yaml"] = grid_spec(study, grid)
     return specs

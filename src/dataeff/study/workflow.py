@@ -16,6 +16,7 @@ import yaml
 
 from dataeff.corpus import selection
 from dataeff.errors import DataeffError
+from dataeff.families.traits import PROMPTED
 from dataeff.files import read_yaml, write_if_changed
 from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import all_specs, check_specs, write_specs
@@ -98,8 +99,9 @@ def refuse(study: Study, grid: str) -> list[str]:
 
 
 def data_item(study: Study, run_name: str) -> str:
-    """`bpe4k/gpt-256`: the tokenizer, family and sequence length whose samples and analysis a run uses."""
-    return study.data_item(study.find_run(run_name).family)
+    """`bpe4k/gpt-256`: the tokenizer, family, sequence length and layout whose samples and analysis a run uses."""
+    run = study.find_run(run_name)
+    return study.data_item(run.family, study.layout(run))
 
 
 def metrics_of(study: Study, run_name: str) -> list[str]:
@@ -111,7 +113,7 @@ def indexes(study: Study, files: Sequence[str]) -> list[str]:
     """`files`, with wildcards item and metric, of every metric of every family of the scale."""
     return [
         str(file).format(item=item, metric=metric)
-        for item, family in study.data_items.items()
+        for item, family in study.analysed_items.items()
         for metric in study.metrics(family)
         for file in files
     ]
@@ -128,6 +130,20 @@ def tokenizers_of(study: Study, grid: str) -> list[str]:
 
 def names(runs: list[Run]) -> list[str]:
     return [run.name for run in runs]
+
+
+def prompted(runs: list[Run]) -> list[str]:
+    """Names of the runs whose models tasks are put to; the others' evaluation is the held-out loss alone."""
+    return [run.name for run in runs if run.family in PROMPTED]
+
+
+def not_prompted(runs: list[Run]) -> list[str]:
+    return [run.name for run in runs if run.family not in PROMPTED]
+
+
+def one_of(texts: Sequence[str]) -> str:
+    """A wildcard's pattern; of no text, one that nothing matches."""
+    return "|".join(texts) or "(?!)"
 
 
 def shard_names(study: Study) -> list[str]:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from dataeff.families.traits import TRAITS
 from dataeff.study.specs import GridSpec
 from dataeff.study.types import FamilyName
 from dataeff.tables.quality import Measure, average
@@ -26,7 +27,6 @@ MARKS = {"yes": "", "derived": "*", "no": "†"}
 FEW_SEEDS = "°"
 DELTAS = {"same": "delta", "full": "delta_full"}
 """Section -> the end of its keys."""
-_SIZES = {"gpt": "GPT-3 of 1.3 billion parameters (one seed)", "bert": "BERT of 336 million parameters"}
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ def _comparisons() -> list[tuple[str, FamilyName, str, str, int]]:
 def notes(spec: GridSpec, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["The papers have no number for any run of this grid, or none that it could be compared with."]
-    families = sorted({row["family"] for row in rows}, reverse=True)
+    families: list[FamilyName] = sorted({row["family"] for row in rows}, reverse=True)
+    models = " and ".join(TRAITS[family].published_model for family in families)
     first = (
-        f"Published: arXiv 2212.03597 and 2211.11586; {' and '.join(_SIZES[family] for family in families)}, "
-        f"trained on the Pile. Ours: scale '{spec.scale_name}'. Compare the signs of differences, not their sizes."
+        f"Published: arXiv 2212.03597 and 2211.11586, each run pretrained once; {models}. Ours: scale "
+        f"'{spec.scale_name}'. Compare the signs of differences, not their sizes."
     )
     return [
         *_about_signs(rows),
@@ -141,16 +142,16 @@ def _about_marks(rows: Sequence[Row]) -> list[str]:
     return [*lines, *(f"{FEW_SEEDS}: {line}" if line.startswith("n =") else line for line in seeds)]
 
 
-def _about_tasks(spec: GridSpec, families: Sequence[str]) -> list[str]:
+def _about_tasks(spec: GridSpec, families: Sequence[FamilyName]) -> list[str]:
     lines = []
-    if "gpt" in families and set(spec.tasks) != set(spec.published.tasks):
+    if any(TRAITS[family].prompted for family in families) and set(spec.tasks) != set(spec.published.tasks):
         shared = [task for task in spec.published.tasks if task in spec.tasks]
         lines.append(
             f"The published averages are over {len(spec.published.tasks)} tasks ({', '.join(spec.published.tasks)}). "
             f"Ours are over others ({', '.join(spec.tasks) or 'none'}; in both: {', '.join(shared) or 'none'}): what "
             "is asked of the models differs."
         )
-    if "bert" in families:
+    if not all(TRAITS[family].prompted for family in families):
         lines.append("GLUE: no run here is fine-tuned on it; beside its published average stands the held-out loss.")
     return lines
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeff.errors import DataeffError
+from dataeff.families.traits import TRAITS
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
 from dataeff.tables.table import Column, Row, Table, format_cell, read_table
 
@@ -110,12 +111,13 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 def _legend(table: Table) -> list[str]:
     counts = {row["seeds"] for row in table.rows}
-    masked = ["BERT's loss is per masked token."] if any(row["family"] == "bert" for row in table.rows) else []
-    lines = [
-        "loss: held-out, nats/token; N-shot: average score, %; diff, ratio: to the baseline of the same data",
-        "and seed; time: of training, on one machine with whatever ran beside it.",
-        *masked,
-    ]
+    traits = [TRAITS[family] for family in dict.fromkeys(row["family"] for row in table.rows)]
+    units = ", ".join(f"nats/{found.predicts} ({found.title})" for found in traits)
+    text = (
+        f"loss: held-out, {units}; N-shot: average score, %; diff, ratio: to the baseline of the same data and seed; "
+        "time: of training, on one machine with whatever ran beside it."
+    )
+    lines = textwrap.wrap(text, WIDTH)
     if max(counts) >= SEEDS_FOR_A_CLAIM:
         lines.append("+-: half of the 95% t interval over seeds.")
     if min(counts) < SEEDS_FOR_A_CLAIM:
