@@ -20,7 +20,7 @@ LengthRule = Literal["truncate", "reshape"] | None
 class Cut:
     """What the plan says of one step: its length, how samples are cut to it, and whether difficulty selects them.
 
-    `seed` and `step` (0-based) key whatever is drawn for the step. `window`: how many tokens attention sees at most,
+    `seed` and `step` (0-based) key whatever is drawn for the step. `window`: the size of attention's blocks,
     where that is scheduled.
     """
 

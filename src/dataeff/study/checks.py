@@ -82,10 +82,13 @@ def unrunnable_grids(study: Study) -> dict[str, str]:
 def _check_plan(study: Study, run: Run) -> None:
     """Everything about a run's plan that needs no data."""
     from dataeff.plan import nominal_steps, schedules
+    from dataeff.pretrain.average import averaged_steps
 
     spec = plan_spec(study, run)
-    nominal_steps(spec)
+    steps = nominal_steps(spec)
     schedules(spec)
+    if spec.variant.averaging is not None:
+        averaged_steps(steps, spec.variant.averaging, f"{run.name}: averaging")
     rate = spec.learning_rate
     warmup = rate.warmup_tokens + rate.warmup_steps * spec.batch_size * spec.sequence_length
     if warmup >= spec.train_tokens:
