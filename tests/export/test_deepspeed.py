@@ -20,8 +20,8 @@ VALUES = np.random.default_rng(3).integers(0, 50, 400)
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(deepspeed_arguments, deepspeed.run, tmp_path, capsys)
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(deepspeed_arguments, deepspeed.run, capsys)
 
 
 def words(tmp_path: Path, run: str = RUN) -> list[str]:
@@ -170,7 +170,8 @@ def test_an_index_below_the_output_would_be_lost(ask: Asked, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--gpus", "3"], "batch_size 8 is not a multiple of micro-batch 8 x 3 GPUs"),
+        (["--gpus", "3"], "batch_size 8 is not a multiple of micro-batch 2 x 3 GPUs"),
+        (["--gpus", "16"], "batch_size 8 is not a multiple of micro-batch 1 x 16 GPUs"),
         (["--micro-batch", "16"], "batch_size 8 is not a multiple of micro-batch 16 x 1 GPUs"),
         (["--micro-batch", "0"], "--micro-batch 0: at least 1"),
     ],
@@ -180,16 +181,12 @@ def test_a_batch_that_cannot_be_spread(ask: Asked, tmp_path: Path, more: list[st
         ask(*words(tmp_path), *more)
 
 
-@pytest.mark.parametrize(
-    ("variant", "message"),
-    [
-        ("{curriculum: {vocab_rarity: {apply: select, pacing: {start: 1, end: 50, over: 1/2}}}}", "only an end of 100"),
-        ("{token_drop: {pacing: {start: 1/2, end: 1, over: 1/2, root: 2, multiple_of: 16}}}", "linear schedule alone"),
-    ],
-)
-def test_what_deepspeed_cannot_say(ask: Asked, tmp_path: Path, variant: str, message: str) -> None:
-    with pytest.raises(DataeffError, match=message):
-        ask(*words(tmp_path, "gpt-mine-50-s1"), settings=(f"variants={{gpt: {{mine: {variant}}}}}",))
+def test_the_micro_batch_is_at_most_the_batch(ask: Asked, tmp_path: Path) -> None:
+    """Scale tiny takes 16 rows at once, of which BERT's batch has as many and GPT's 8."""
+    for run, size in ((RUN, 8), ("bert-baseline-100-s1", 16)):
+        ask(*words(tmp_path, run))
+        config = json.loads((tmp_path / "out/ds_config.json").read_text())
+        assert config["train_micro_batch_size_per_gpu"] == config["train_batch_size"] == size
 
 
 def test_an_unknown_run(ask: Asked, tmp_path: Path) -> None:

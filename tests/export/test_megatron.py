@@ -1,44 +1,19 @@
 """Megatron-DeepSpeed's options: those of the released scripts at the papers' scale, in a script that bash takes."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from dataeff.export import deepspeed
 from dataeff.inquiry.options import deepspeed_arguments
+from tests.export.megatron_options import options_of
 from tests.inquiry.asking import Asked
-
-SCRIPT = {"gpt": "pretrain_gpt.py", "bert": "pretrain_bert.py"}
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(deepspeed_arguments, deepspeed.run, tmp_path, capsys)
-
-
-def options_of(ask: Asked, run: str, tmp_path: Path, scale: str = "paper") -> dict[str, str]:
-    """The options with which the script starts Megatron, as bash hands them on."""
-    out = tmp_path / "a folder"
-    ask("--run", run, "--out", str(out), scale=scale)
-    launcher = tmp_path / "bin" / "deepspeed"
-    launcher.parent.mkdir(exist_ok=True)
-    launcher.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
-    launcher.chmod(0o755)
-    command = ["bash", str(out / "megatron_flags.sh"), "/megatron", "--hostfile", "hosts"]
-    environment = {"PATH": f"{launcher.parent}:/usr/bin:/bin"}
-    words = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert words[:3] == ["--hostfile", "hosts", f"/megatron/{SCRIPT[run.split('-')[0]]}"]
-    found: dict[str, str] = {}
-    for word in words[3:]:
-        if word.startswith("--"):
-            assert word not in found
-            found[word], last = "", word
-        else:
-            assert not found[last]
-            found[last] = word
-    return found
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(deepspeed_arguments, deepspeed.run, capsys)
 
 
 COMMON = {"--split": "949,50,1", "--clip-grad": "1", "--seed": "1234", "--fp16": "", "--num-layers": "24"}
@@ -102,6 +77,24 @@ def test_dropout_is_the_variants(ask: Asked, tmp_path: Path) -> None:
         (tmp_path / variant).mkdir()
         found = options_of(ask, f"bert-{variant}-100-s1234", tmp_path / variant)
         assert found["--attention-dropout"] == found["--hidden-dropout"] == dropout
+
+
+@pytest.mark.parametrize(("final", "least"), [("1/3", "0.001"), ("1", "0.003"), ("7/30", "0.0007"), ("0", "0")])
+def test_the_last_rate_is_the_variants(ask: Asked, tmp_path: Path, final: str, least: str) -> None:
+    """Parts of the peak of half of the data."""
+    settings = (f"variants={{gpt: {{mine: {{extends: cl_voc, final_lr: {final}}}}}}}",)
+    found = options_of(ask, "gpt-mine-50-s1", tmp_path, "tiny", settings)
+    assert (found["--lr"], found["--min-lr"]) == ("0.003", least)
+
+
+def test_a_third_of_a_rate_keeps_its_digits(ask: Asked, tmp_path: Path) -> None:
+    found = options_of(ask, "gpt-cl_voc_moderate-100-s1", tmp_path, "paper")
+    assert (found["--lr"], found["--min-lr"]) == ("0.0002", "6.666666667e-05")
+
+
+def test_the_shards_of_a_sharded_corpus_are_merged(ask: Asked, tmp_path: Path) -> None:
+    found = options_of(ask, "gpt-baseline-100-s1234", tmp_path)
+    assert found["--data-path"].endswith("/data/pile/gpt2/tokens/all")
 
 
 def test_a_baseline_uses_none_of_it(ask: Asked, tmp_path: Path) -> None:

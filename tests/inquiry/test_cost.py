@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dataeff.errors import DataeffError
 from dataeff.inquiry import cost
@@ -18,10 +19,15 @@ BASELINE = "gpt-baseline-100-s1234"
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(cost_arguments, cost.run, tmp_path, capsys)
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(cost_arguments, cost.run, capsys)
 
 
+BERT_ROWS = {
+    100: ["baseline", "cl_seqtru", "cl_seqreo", "cl_voc", "cl_seqtru_voc", "cl_seqreo_voc", "ltd", "composed"],
+    67: ["baseline", "cl_seqtru_voc", "ltd"],
+    50: ["baseline", "cl_seqtru_voc", "ltd", "composed"],
+}
 VARIANTS = {
     "baseline": "baseline",
     "CL_seqtru_voc": "cl_seqtru_voc",
@@ -47,6 +53,59 @@ def test_published_runs_take_their_published_hours(ask: Asked) -> None:
         assert found[run] == pytest.approx(hours, rel=0.015), run
 
 
+def test_every_bert_row_of_the_papers(ask: Asked, tmp_path: Path) -> None:
+    """A grid of one's own with the 15 cases: equal tokens, about equal operations, in proportion to the data."""
+    own = tmp_path / "own.yaml"
+    data = {100: 1, 67: 0.67, 50: "1/2"}
+    entries = [
+        {"family": "bert", "variants": variants, "data": [data[percent]]} for percent, variants in BERT_ROWS.items()
+    ]
+    own.write_text(yaml.safe_dump({"grids": {"cases": entries}}))
+    lines = ask("--grid", "cases", "--configfile", str(own), scale="paper")
+    found = {row[0]: row for row in (line.split() for line in lines) if row and row[0].startswith("bert-")}
+    assert list(found) == [f"bert-{name}-{percent}-s1234" for percent, names in BERT_ROWS.items() for name in names]
+    assert [found[f"bert-baseline-{percent}-s1234"][1] for percent in BERT_ROWS] == [
+        "2,000,000",
+        "1,340,000",
+        "1,000,000",
+    ]
+    for percent, tokens in ((100, "1,048.6B"), (67, "702.5B"), (50, "524.3B")):
+        rows = [found[f"bert-{name}-{percent}-s1234"] for name in BERT_ROWS[percent]]
+        assert {row[3] for row in rows} == {tokens}
+        # Forward, a row of 512: layers 309.2 and 25.8, heads 5.0 billion operations; 2,048,000,000 rows at 100%.
+        operations = 3 * (309.2e9 + 25.8e9 + 5.0e9) * 2_048_000_000 * percent / 100
+        assert all(float(row[4]) == pytest.approx(operations, rel=0.025) for row in rows)
+    text = " ".join(" ".join(lines).split())
+    assert "bert predicts at the masked places alone, 15% of a row" in text
+    assert "bert's rows are full" in text
+
+
+def test_what_later_work_costs(ask: Asked) -> None:
+    """Windows and short documents save attention alone; routes spend the same layer tokens."""
+    names = ("baseline", "window", "length_buckets", "ltd", "one_route", "layer_drop")
+    study = study_of(ask.parse(settings=("grid=beyond",)))
+    costs = {found.run.variant: found for found in costs_of(study, study.grids["beyond"])}
+    weights, attention = (
+        {name: getattr(costs[name].flops, term) for name in names} for term in ("weights", "attention")
+    )
+    assert weights["window"] == weights["length_buckets"] == weights["baseline"]
+    assert attention["length_buckets"] < attention["window"] < attention["baseline"]
+    assert costs["one_route"].flops == costs["ltd"].flops
+    assert weights["layer_drop"] == pytest.approx(weights["ltd"], rel=0.02)
+    assert attention["layer_drop"] > attention["ltd"]
+    text = " ".join(" ".join(ask("--grid", "beyond")).split())
+    assert "a window costs its blocks" in text
+    assert "as if every bucket held as many tokens" in text
+
+
+def test_other_seeds_draw_other_buckets(ask: Asked) -> None:
+    study = study_of(ask.parse(settings=("seeds=[1, 2]", "grid=beyond")))
+    costs = {found.run.name: found for found in costs_of(study, study.grids["beyond"])}
+    one, other = (costs[f"gpt-length_buckets-100-s{seed}"] for seed in (1, 2))
+    assert one.flops.attention != other.flops.attention
+    assert one.flops.weights == other.flops.weights
+
+
 def test_one_run_is_one_line_with_its_assumptions(ask: Asked) -> None:
     lines = ask(
         BASELINE, "--gpu", "v100", "--mfu", "0.36", "--gpus", "64", "--dollars-per-gpu-hour", "2.78", scale="paper"
@@ -63,9 +122,9 @@ def test_one_run_is_one_line_with_its_assumptions(ask: Asked) -> None:
 
 def test_a_grid_ends_with_its_sum(ask: Asked) -> None:
     lines = ask("--grid", "core", "--peak-tflops", "0.0001", "--mfu", "1")
-    runs = [line.split() for line in lines if line.startswith("gpt-")]
-    total = next(line.split() for line in lines if line.startswith("11 runs"))
-    assert len(runs) == 11
+    runs = [line.split() for line in lines if line.startswith(("gpt-", "bert-"))]
+    total = next(line.split() for line in lines if line.startswith(f"{len(runs)} runs"))
+    assert {row[0].split("-")[0] for row in runs} == {"gpt", "bert"}
     assert int(total[2].replace(",", "")) == sum(int(row[1].replace(",", "")) for row in runs)
     assert float(total[-1]) == pytest.approx(sum(float(row[-1]) for row in runs), abs=0.5)
     assert any("trains in fp32" in line for line in lines)

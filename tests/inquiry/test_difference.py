@@ -1,17 +1,21 @@
 """What differs is said, all of it, and nothing else."""
 
-from pathlib import Path
-
 import pytest
 
 from dataeff.inquiry import difference
+from dataeff.inquiry.gpus import GPUS
 from dataeff.inquiry.options import diff_arguments
+from dataeff.inquiry.price import Price
+from dataeff.study.load import Study
+from dataeff.study.outside import AskedRun
+from dataeff.study.types import FamilyScale, Variant
 from tests.inquiry.asking import Asked
+from tests.inquiry.variant_changes import BASES, Change, all_fields, changes, run_of, study_of
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(diff_arguments, difference.run, tmp_path, capsys)
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(diff_arguments, difference.run, capsys)
 
 
 def part(lines: list[str], title: str) -> list[str]:
@@ -46,8 +50,8 @@ def test_a_whole_branch_is_one_line(ask: Asked) -> None:
     text = " ".join(part(lines, "Configuration"))
     assert "data 1 -> 0.5" in text
     assert (
-        "curriculum.seqlen absent -> apply truncate, by value, start 5/128, end 1, over 0.384, root 1, multiple_of 8"
-        in text
+        "curriculum.seqlen absent -> apply truncate, by value, then hold, start 5/128, end 1, over 0.384, root 1, "
+        "multiple_of 8" in text
     )
     assert "token_drop absent -> start 0.0625, end 1, over 0.699" in text
     found = part(lines, "Consequences")
@@ -91,3 +95,99 @@ def test_swapped_runs_swap_the_values(ask: Asked) -> None:
     back = part(ask("gpt-cl_seqres-50-s2", "gpt-cl_seqtru-50-s1"), "Configuration")
     assert there == ["seed 1 -> 2", "curriculum.seqlen.apply truncate -> reshape"]
     assert back == ["seed 2 -> 1", "curriculum.seqlen.apply reshape -> truncate"]
+
+
+# --- variants in words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        ("cl_voc", "cl_voc_moderate", "learning rate ends at 1/3 of its peak (5e-4) instead of 1.5e-5"),
+        ("cl_voc_moderate", "cl_voc_ema", "ends at its peak (1.5e-3) instead of 1/3 of its peak (5e-4)"),
+        ("ltd", "one_route", "tokens dropped the same in all layers instead of others in each layer"),
+        ("ltd", "layer_drop", "tokens dropped whole samples go past a layer instead of others in each layer"),
+        ("baseline", "ltd", "in all layers but the first 1 and the last 1, keeping 16..256 of 256 tokens"),
+        ("ltd", "ltd_raw_token_lr", "learning rate follows raw tokens instead of effective (layer-averaged) tokens"),
+        ("ltd", "ltd_layer_token_lr", "learning rate follows tokens summed over the layers (LayerToken) instead of"),
+        ("baseline", "window", "seqlen only B: attention window 32..256 tokens, in multiples of 8"),
+        ("window", "cl_seqtru", "first 10..256 tokens instead of attention window 32..256 tokens; over 38.4%"),
+        ("baseline", "length_buckets", "only B: length buckets of up to 32..256 tokens, one of them a step"),
+        (
+            "cl_warmup",
+            "baseline",
+            "only A: the lowest 1..50% of the samples by compression ratio, in multiples of 1, growing linearly, "
+            "over 20% of the nominal steps, after that all samples alike",
+        ),
+        ("ltd", "ltd_flat_lr", "peak that of 100% data at any data fraction instead of times 1 / data"),
+    ],
+)
+def test_variants_in_words(ask: Asked, a: str, b: str, words: str) -> None:
+    lines = ask(f"gpt-{a}-100-s1234", f"gpt-{b}-100-s1234")
+    assert words in " ".join(part(lines, "In words"))
+
+
+def test_averages_in_words(ask: Asked) -> None:
+    mine = "mine: {averaging: {kind: last, count: 6, over: 0.2}}, other: {averaging: {kind: ema, over: 1/30}}"
+    settings = (f"variants={{gpt: {{{mine}}}}}",)
+    lines = ask("gpt-baseline-100-s1", "gpt-mine-100-s1", settings=settings)
+    mean = "mean of 6 states over the last 20% of the steps"
+    assert part(lines, "In words") == [f"weights {mean} instead of those after the last step"]
+    lines = ask("gpt-mine-100-s1", "gpt-other-100-s1", settings=settings)
+    exponential = "exponential average over 1/30 of the nominal steps"
+    assert " ".join(part(lines, "In words")) == f"weights {exponential} instead of {mean}"
+
+
+def test_dropout_in_words(ask: Asked) -> None:
+    lines = ask("bert-ltd-100-s1", "bert-ltd_no_dropout-100-s1", scale="paper")
+    assert part(lines, "In words") == ["dropout 0 (the variant's) instead of 0.1 (the model's)"]
+    assert part(lines, "Consequences")[0] == "other activations are dropped in training (dropout)"
+
+
+def test_what_no_column_shows_is_a_consequence(ask: Asked) -> None:
+    lines = ask("gpt-ltd-100-s1", "gpt-one_route-100-s1")
+    assert part(lines, "Consequences")[0] == "other tokens or samples go past the layers (token_drop.route)"
+    lines = ask("gpt-cl_voc_moderate-100-s1", "gpt-cl_voc_average-100-s1")
+    assert part(lines, "Consequences")[0] == "other weights are evaluated and exported (averaging)"
+    assert part(ask("gpt-baseline-100-s1", "gpt-one_route-100-s1"), "Consequences")[0] == "A B"
+
+
+def test_windows_and_kept_rows_part_at_a_step(ask: Asked) -> None:
+    found = part(ask("gpt-baseline-100-s1", "gpt-window-100-s1"), "First step")
+    assert found == ["window step 0: only B has one (32); attention of the other sees whole samples"]
+    found = part(ask("gpt-layer_drop-100-s1", "gpt-ltd-100-s1"), "First step")
+    assert found[0] == "kept rows step 0: only A has one (1); all rows of the other go through every layer"
+
+
+CHANGES = changes()
+PRICE = Price(GPUS["H100"], 0.4, recompute=False, gpus=1, dollars_per_gpu_hour=None)
+
+
+@pytest.fixture(scope="module")
+def changed() -> Study:
+    return study_of(BASES, CHANGES)
+
+
+def side(study: Study, variant: str) -> difference.Side:
+    return difference.side_of(AskedRun(study, run_of(variant), in_grid=True), PRICE)
+
+
+@pytest.mark.parametrize(("number", "change"), list(enumerate(CHANGES)), ids=[change.name for change in CHANGES])
+def test_no_change_of_a_variant_is_silent(changed: Study, number: int, change: Change) -> None:
+    lines = difference.report(side(changed, change.base), side(changed, f"change{number}"), PRICE)
+    keys = [line.split()[0] for line in part(lines, "Configuration")]
+    path = ".".join(change.path)
+    assert any(key == path or key.startswith(f"{path}.") or path.startswith(f"{key}.") for key in keys)
+    assert part(lines, "In words")
+
+
+def test_every_field_of_a_variant_is_among_the_changes() -> None:
+    assert {change.field for change in CHANGES} == all_fields()
+    assert not set(Variant.model_fields) & set(FamilyScale.model_fields)  # one would hide the other
+
+
+def test_the_same_by_another_name_is_no_difference() -> None:
+    study = study_of({"one": BASES["drop"], "other": {**BASES["drop"], "about": "said otherwise"}}, [])
+    lines = difference.report(side(study, "one"), side(study, "other"), PRICE)
+    assert part(lines, "Configuration") == ["nothing differs"]
+    assert not any(line.startswith("In words") for line in lines)

@@ -1,5 +1,6 @@
 """A plan as people see it: the numbers are the plan's, the files hold every row, pools appear with the data."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ SAMPLES = 5000
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(plan_arguments, plan_view.run, tmp_path, capsys)
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(plan_arguments, plan_view.run, capsys)
 
 
 def rows(lines: list[str]) -> dict[int, list[str]]:
@@ -38,7 +39,7 @@ def test_at_paper_scale(ask: Asked) -> None:
     assert "188,632 of 512 samples (nominal, at full length: 143,051)" in text
     assert "150.0B effective" in text
     assert "170.0B raw" in text
-    assert "peak 4e-4 (2 x 2e-4), warm-up over 3.0B tokens, cosine over tokens to 1e-6" in text
+    assert "peak 4e-4 (2 x 2e-4), warm-up over 3.0B tokens, cosine over tokens to 1e-6; follows effective" in text
     assert "80 to 2048 tokens by 8, linear over 55,000 steps; reached at step 54,999" in text
     assert "1 to 100 percent by 1, square root over 55,000 steps; reached at step 54,999" in text
     assert "in layers 1 to 22 of 24, from 0, 128 to 2048 tokens by 16, linear over 100,000 steps" in text
@@ -57,6 +58,91 @@ def test_bert_and_reshaped_rows(ask: Asked) -> None:
     assert "warm-up over 10,000 steps" in " ".join(lines)
     assert "warm-up done" in " ".join(rows(lines)[10_000])
     assert "rows" in next(line for line in ask("gpt-cl_seqres-100-s1234") if line.lstrip().startswith("step "))
+
+
+def heading(lines: list[str]) -> str:
+    return " ".join(next(line for line in lines if line.lstrip().startswith("step ")).split())
+
+
+def said(lines: list[str], label: str) -> str:
+    """A header line's text, unwrapped."""
+    first = next(index for index, line in enumerate(lines) if line.startswith(f"  {label}  "))
+    more = [line for line in lines[first + 1 :] if line]
+    rest = more[: next((index for index, line in enumerate(more) if line[2] != " "), len(more))]
+    return " ".join(" ".join([lines[first].removeprefix(f"  {label}"), *rest]).split())
+
+
+@pytest.mark.parametrize(
+    ("variant", "label", "text"),
+    [
+        ("window", "seqlen", "attention in blocks of so many tokens, 32 to 256 tokens by 8, linear over 132 steps"),
+        ("length_buckets", "seqlen", "one bucket a step, of samples of at most 32 to 256 tokens by 1, linear over 84"),
+        ("length_buckets", "bucket lengths", "drawn as if each held as many tokens, until the samples are made"),
+        ("length_buckets", "steps", "220 of 2,048 tokens"),
+        ("layer_drop", "kept tokens", "dropped: whole samples go past a layer"),
+        ("one_route", "kept tokens", "dropped: the same in all layers"),
+        ("cl_warmup", "compression_ratio", "1 to 50 percent by 1, linear over 44 steps; reached at step 43"),
+        ("cl_warmup", "compression_ratio", "; after that all samples alike"),
+        ("cl_voc_moderate", "learning rate", "cosine over tokens to 1/3 of its peak (5e-4); follows effective"),
+        ("ltd_raw_token_lr", "learning rate", "to 1.5e-5; follows raw tokens"),
+        ("ltd_layer_token_lr", "learning rate", "follows tokens summed over the layers (LayerToken)"),
+        (
+            "mine",
+            "weights",
+            "over the last 20% of the steps, those after 184, 191, 198, 206, 213, 220 steps",
+        ),
+        ("cl_voc_ema", "weights", "exponential average over 5% of the nominal steps: its time constant is 11 steps"),
+    ],
+)
+def test_what_later_work_points_to(ask: Asked, variant: str, label: str, text: str) -> None:
+    own = "variants={gpt: {mine: {averaging: {kind: last, count: 6, over: 0.2}}}}"
+    assert text in said(ask(f"gpt-{variant}-100-s1234", settings=(own,)), label)
+
+
+def test_columns_of_later_work(ask: Asked) -> None:
+    window = ask("gpt-window-100-s1234")
+    assert heading(window) == "step length window eff. tokens rate"
+    assert rows(window)[0][1:3] == ["256", "32"]
+    assert rows(window)[131][2] == "256"
+    layer_drop = ask("gpt-layer_drop-100-s1234")
+    assert heading(layer_drop) == "step length rows kept rows eff. tokens rate"
+    assert rows(layer_drop)[0][1:4] == ["256", "8", "1"]
+    assert rows(layer_drop)[154][1:4] == ["256", "8", "8"]
+    buckets = ask("gpt-length_buckets-100-s1234")
+    assert heading(buckets) == "step length rows eff. tokens rate"
+    assert {int(cells[1]) * int(cells[2]) for cells in rows(buckets).values()} == {8 * 256}
+    assert heading(ask("gpt-ltd_raw_token_lr-100-s1234")) == "step length kept raw tokens eff. tokens rate"
+    warmup = rows(ask("gpt-cl_warmup-100-s1234"))
+    assert (warmup[43][2], warmup[44][2]) == ("50", "100")
+    assert " ".join(warmup[44][5:]) == "all samples alike"
+
+
+def test_kept_rows_are_in_the_files(ask: Asked, tmp_path: Path) -> None:
+    ask("gpt-layer_drop-100-s1234", "--csv", str(tmp_path / "a.csv"))
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert (table["kept_rows"] == np.maximum(1, 8 * table["kept_tokens"] // 256)).all()
+
+
+def test_the_steps_of_each_bucket_are_counted(ask: Asked) -> None:
+    text = said(ask("gpt-length_buckets-100-s1234"), "bucket lengths")
+    counts = {int(length): int(steps) for length, steps in re.findall(r"(\d+) \((\d+)\)", text)}
+    assert list(counts) == [8, 16, 32, 64, 128, 256]
+    assert sum(counts.values()) == 220
+
+
+def test_made_buckets_are_read(ask: Asked, tmp_path: Path) -> None:
+    """Samples of the two longest lengths alone: every step takes one of them, the shorter first."""
+    folder = tmp_path / "results/data/packages_small/bpe4k/gpt-256-buckets/samples"
+    found = [(8, 0), (16, 0), (32, 0), (64, 0), (128, 900), (256, 700)]
+    buckets = [{"length": length, "samples": samples} for length, samples in found]
+    write_json(folder / "samples.json", {"samples": 1600, "layout": "buckets", "buckets": buckets})
+    lines = ask("gpt-length_buckets-100-s1234", settings=(f"results={tmp_path / 'results'}",))
+    text = said(lines, "bucket lengths")
+    assert "64 (0), 128 (" in text
+    assert "as if each" not in text
+    table = rows(lines)
+    assert table[0][1:4] == ["128", "16", "900"]
+    assert table[219][3] == "1,600"
 
 
 def test_values_are_the_plans(ask: Asked) -> None:
@@ -93,7 +179,9 @@ def test_files_hold_every_row(ask: Asked, tmp_path: Path) -> None:
 def test_the_picture_is_one(ask: Asked, tmp_path: Path) -> None:
     from matplotlib import image
 
-    for name, panels in ((RUN, 3), ("gpt-baseline-100-s1234", 2)):
+    panels_of = {RUN: 3, "gpt-baseline-100-s1234": 2, "gpt-layer_drop-100-s1234": 3, "gpt-window-100-s1234": 2}
+    panels_of |= {"gpt-length_buckets-100-s1234": 2, "gpt-cl_voc_average-100-s1234": 3}
+    for name, panels in panels_of.items():
         ask(name, "--png", str(tmp_path / "plan.png"))
         pixels = image.imread(tmp_path / "plan.png")
         assert pixels.shape[1] == 1400

@@ -27,8 +27,8 @@ SAMPLES = 3000
 
 
 @pytest.fixture
-def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
-    return Asked(deepspeed_arguments, export.run, tmp_path, capsys)
+def ask(capsys: pytest.CaptureFixture[str]) -> Asked:
+    return Asked(deepspeed_arguments, export.run, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,15 @@ def test_every_step_of_a_tiny_run(ask: Asked, tmp_path: Path, variant: str) -> N
     [
         ("gpt-composed-67-s1234", {"random_ltd", "seqlen_truncate", "voc"}),
         ("gpt-cl_seqres-100-s1234", {"seqlen_reshape"}),
-        ("bert-composed-50-s1234", {"random_ltd", "seqlen_truncate", "voc"}),
-        ("bert-cl_seqreo_voc-67-s1234", {"seqlenvocabrarity"}),
+        ("bert-baseline-100-s1234", set()),
+        ("bert-cl_seqtru-100-s1234", {"seqlen_truncate"}),
         ("bert-cl_seqreo-100-s1234", {"seqlen"}),
+        ("bert-cl_voc-100-s1234", {"voc"}),
+        ("bert-cl_seqtru_voc-67-s1234", {"seqlen_truncate", "voc"}),
+        ("bert-cl_seqreo_voc-100-s1234", {"seqlenvocabrarity"}),
+        ("bert-ltd-67-s1234", {"random_ltd"}),
+        ("bert-ltd_no_dropout-100-s1234", {"random_ltd"}),
+        ("bert-composed-50-s1234", {"random_ltd", "seqlen_truncate", "voc"}),
     ],
 )
 def test_steps_at_paper_scale(ask: Asked, tmp_path: Path, run: str, compared: set[str]) -> None:

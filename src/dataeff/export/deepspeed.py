@@ -19,7 +19,8 @@ from dataeff.analyze.deepspeed_format import prefix_of, write_metric
 from dataeff.errors import DataeffError
 from dataeff.export import megatron, notes
 from dataeff.export.ds_config import ds_config, index_kinds
-from dataeff.export.subject import Export, Layout, places_of
+from dataeff.export.limits import check_expressible
+from dataeff.export.subject import Export, places_of, spread
 from dataeff.files import atomic_directory, write_json, write_text
 from dataeff.study.outside import find_run, results_folder
 from dataeff.study.specs import plan_spec, pretrain_spec
@@ -33,16 +34,11 @@ def run(args: Namespace) -> None:
         if value is not None and value < 1:
             raise DataeffError(f"{option} {value}: at least 1 is needed")
     asked = find_run(args, args.run)
-    hardware = asked.study.hardware
-    layout = Layout(
-        args.micro_batch or hardware.micro_batch,
-        args.gpus or hardware.processes,
-        hardware.zero_stage if args.zero_stage is None else args.zero_stage,
-    )
+    plan, training = plan_spec(asked.study, asked.run), pretrain_spec(asked.study, asked.run)
+    layout = spread(plan.batch_size, asked.study.hardware, args.micro_batch, args.gpus, args.zero_stage)
     places = places_of(asked.study, asked.run, results_folder(args, asked.study), args.out, args.index_dir)
-    found = Export(
-        asked.study, asked.run, plan_spec(asked.study, asked.run), pretrain_spec(asked.study, asked.run), layout, places
-    )
+    found = Export(asked.study, asked.run, plan, training, layout, places)
+    check_expressible(found)
     if args.merge_tokens and len(places.token_prefixes) > 1:
         target = megatron.data_path(found)
         print(f"merged {merge(places.token_prefixes, target):,} tokens: {target}.bin", flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from dataeff.analyze.deepspeed_format import INDEX_TO_METRIC, INDEX_TO_SAMPLE, PERCENTILE_MERGED, prefix_of
-from dataeff.errors import DataeffError
 from dataeff.export.subject import Export
 from dataeff.study.specs import dropped_layers
 from dataeff.study.types import LENGTH_METRIC, MetricCurriculum
@@ -18,7 +17,6 @@ LOG_EVERY_STEPS = 100
 # The released scripts' names: the data loader looks for the two lengths; the others only name cluster files.
 _LENGTHS = {"truncate": "seqlen_truncate", "reshape": "seqlen_reshape"}
 _SHORT = {"vocab_rarity": "voc", "seqlen_vocab_rarity": "seqlenvocabrarity"}
-_WHOLE_PERCENT = 100
 
 
 def index_kinds(part: MetricCurriculum) -> tuple[str, str]:
@@ -27,7 +25,7 @@ def index_kinds(part: MetricCurriculum) -> tuple[str, str]:
 
 
 def ds_config(export: Export) -> dict[str, Any]:
-    """The content of ds_config.json. What a run does not use is absent."""
+    """The content of ds_config.json, of a run that limits.py lets through. What a run does not use is absent."""
     plan, layout = export.plan, export.layout
     config: dict[str, Any] = {
         "train_batch_size": plan.batch_size,
@@ -82,11 +80,6 @@ def metric_name(metric: str, part: MetricCurriculum) -> str:
 def _metric(export: Export, metric: str, part: MetricCurriculum) -> tuple[str, dict[str, Any]]:
     schedule = export.pacing[metric]
     selects = part.apply == "select"
-    if selects and part.by == "percentile" and schedule.end != _WHOLE_PERCENT:
-        raise DataeffError(
-            f"{export.run.name}: curriculum.{metric}.pacing.end is {schedule.end} percent; DeepSpeed takes its "
-            f"max_difficulty for 100 percent and would reach all samples, so that only an end of 100 can be exported"
-        )
     samples, values = (
         (str(prefix_of(export.places.index / metric, metric, kind)) for kind in index_kinds(part))
         if selects
@@ -110,11 +103,6 @@ def _metric(export: Export, metric: str, part: MetricCurriculum) -> tuple[str, d
 
 def _random_ltd(export: Export) -> dict[str, Any]:
     plan, schedule = export.plan, export.pacing["token_drop"]
-    if schedule.root != 1:
-        raise DataeffError(
-            f"{export.run.name}: token_drop.pacing.root is {schedule.root}; DeepSpeed's random-LTD knows the linear "
-            f"schedule alone (root 1)"
-        )
     layers = dropped_layers(plan.variant, plan.layers)
     return {
         "total_layer_num": plan.layers,

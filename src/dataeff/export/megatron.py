@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, write_text
-from dataeff.plan import peak_learning_rate, steps_table
+from dataeff.plan import final_learning_rate, peak_learning_rate, steps_table
 from dataeff.samples.gpt import ARRAYS
 from dataeff.study.load import Study
 from dataeff.study.types import BertTokenizer, Run, WordPieceTokenizer
@@ -135,13 +135,19 @@ def _learning_rate(export: Export) -> Options:
         else ("--lr-warmup-tokens", str(schedule.warmup_tokens))
     )
     return [
-        ("--lr", f"{peak_learning_rate(export.plan):g}"),
-        ("--min-lr", f"{schedule.minimum:g}"),
+        ("--lr", _digits(peak_learning_rate(export.plan))),
+        # Also what a variant's final_lr makes of it.
+        ("--min-lr", _digits(final_learning_rate(export.plan))),
         ("--lr-decay-style", schedule.decay),
         ("--lr-decay-tokens", str(export.plan.train_tokens)),
         warmup,
         ("--override-opt_param-scheduler", ""),
     ]
+
+
+def _digits(value: float) -> str:
+    """A third of a peak needs more than six digits; 2e-4 * 1.5 fewer than all."""
+    return f"{value:.10g}"
 
 
 def _optimizer(export: Export) -> Options:

@@ -81,6 +81,12 @@ def deviations(export: Export) -> list[str]:
             "Padding: Megatron-DeepSpeed trims rows to the longest of the ranks' micro-batches; here to the longest of "
             "the global batch."
         )
+    if export.run.family == "bert":
+        notes.append(
+            "Masks: the rule is the same, the draws are not; Megatron's are a sample's own at every visit, "
+            "ours of the seed, step and row. Megatron projects every place to the vocabulary and ignores all but the "
+            "masked ones, which changes no loss and costs time."
+        )
     if variant.token_drop is not None:
         notes += [
             "random-LTD needs CUDA and at most 2,048 tokens a row in DeepSpeed, and a checkpoint does not load into "

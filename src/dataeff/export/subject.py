@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataeff.corpus.selection import shard_names
 from dataeff.errors import DataeffError
 from dataeff.pacing import PacingSchedule
 from dataeff.plan import schedules
 from dataeff.study.load import Study
 from dataeff.study.specs import PlanSpec, PretrainSpec
-from dataeff.study.types import Run
+from dataeff.study.types import Hardware, Run
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,18 @@ class Layout:
                 f"give --micro-batch and --gpus whose product divides it"
             )
         return passes
+
+
+def spread(
+    batch_size: int, hardware: Hardware, micro_batch: int | None, gpus: int | None, zero_stage: int | None
+) -> Layout:
+    """As asked for, else as the scale's hardware says; its micro-batch is the most that a GPU takes at once."""
+    gpus = gpus or hardware.processes
+    return Layout(
+        micro_batch or max(1, min(hardware.micro_batch, batch_size // gpus)),
+        gpus,
+        hardware.zero_stage if zero_stage is None else zero_stage,
+    )
 
 
 @dataclass(frozen=True)
@@ -67,13 +80,13 @@ class Export:
 
 
 def places_of(study: Study, run: Run, results: Path, out: Path, index_dir: Path | None) -> Places:
-    item = study.data_item(run.family)
+    item = study.data_item(run.family, study.layout(run))
     data = (results / "data" / study.scale.corpus).resolve()
     tokens = data / Path(item).parts[0] / "tokens"
     return Places(
         out=out.resolve(),
         data=data,
         samples=data / item / "samples",
-        token_prefixes=tuple(tokens / f"{number:02d}" for number in range(study.corpus.shards)),
+        token_prefixes=tuple(tokens / shard for shard in shard_names(study.corpus, study.sources)),
         index=(index_dir or out / "index").resolve(),
     )

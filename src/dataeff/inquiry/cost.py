@@ -81,10 +81,30 @@ def _assumptions(study: Study, runs: Sequence[Run], price: Price) -> list[tuple[
         example = next(run for run in runs if run.family == family)
         counts = counts_of(study, example)
         pairs.append((f"{family} model", f"{counts.total:,} parameters, {counts.layers:,} of them in the layers"))
+    pairs += [("counted as", "; ".join(found))] if (found := _conventions(study, runs)) else []
     if any(study.scale.families[family].precision == "fp32" for family in families):
         pairs.append(("precision", f"scale {study.scale_name} trains in fp32, which is slower than this peak"))
     without = "tokenising, analysis, held-out probes, evaluation and finetuning; time lost to checkpoints and failures"
     return [*pairs, ("not included", without)]
+
+
+def _conventions(study: Study, runs: Sequence[Run]) -> list[str]:
+    """What the operations of these runs rest on beside the formula."""
+    bert = [study.variant(run) for run in runs if run.family == "bert"]
+    variants = [study.variant(run) for run in runs]
+    found = {
+        "bert predicts at the masked places alone, 15% of a row": bool(bert),
+        "bert's rows are full, though steps of selected samples are trimmed to the longest of them": any(
+            variant.selections and variant.length_curriculum is None for variant in bert
+        ),
+        "a window costs its blocks, though here the whole square is masked": any(
+            variant.window is not None for variant in variants
+        ),
+        "lengths are drawn as if every bucket held as many tokens": any(
+            variant.length_buckets is not None for variant in variants
+        ),
+    }
+    return [text for text, concerns in found.items() if concerns]
 
 
 def explanation(study: Study, costs: Sequence[RunCost]) -> list[str]:
@@ -95,7 +115,9 @@ def explanation(study: Study, costs: Sequence[RunCost]) -> list[str]:
         "  step      = 3 x rows x (weights + attention + head)      backward is twice forward",
         "  weights   = 24 h^2 ((L - n) s + n k)                      12 h^2 weights a layer",
         "  attention = 4 h ((L - n) s^2 + n k^2)                     all pairs, a causal mask's too",
-        "  head      = 2 h V s (gpt);  2 h V s + 2 h^2 (s + 1) + 4 h (bert)",
+        "  head      = 2 h V s (gpt);  (2 h V + 2 h^2) 0.15 s + 2 h^2 + 4 h (bert: at masked places)",
+        "  whole samples dropped: those that are kept at full length, s for k and s^2 for k^2",
+        "  a window of w: s / w blocks of w^2 for s^2; of dropped tokens, the mean over their draws",
         "  --recompute adds rows x (weights + attention): the layers' forward pass once more",
         "",
     ]

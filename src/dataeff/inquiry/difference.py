@@ -1,4 +1,5 @@
-"""`dataeff study diff A B`: what differs between two runs, in words: first the configuration, then what it leads to.
+"""`dataeff study diff A B`: what differs between two runs: the configuration, the variants in plain words, and what
+that leads to.
 
 The configuration is what the runs' specs are cut from, leaf by leaf, so that nothing that trains differently is left
 out; hardware is no part of a run. The runs may be at two scales (`--config-b scale=paper`).
@@ -14,7 +15,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from dataeff.inquiry.price import Price, RunCost, cost_of, price_of
+from dataeff.inquiry.shown import KEPT_ROWS, drops_samples, shown_table
 from dataeff.inquiry.text import columns, hours, labelled, rate, scientific, short
+from dataeff.inquiry.words import Words, differing_words, words_of
 from dataeff.plan import peak_learning_rate, schedules, steps_table
 from dataeff.study.load import Study
 from dataeff.study.outside import AskedRun, find_run
@@ -27,6 +30,18 @@ if TYPE_CHECKING:
 ABSENT = "absent"
 NAMED = ("tokenizer", "corpus")
 """What is said by its name where the names differ, and leaf by leaf where they do not."""
+UNPLANNED = {
+    "seed": "other samples at every step and other initial weights",
+    "token_drop.route": "other tokens or samples go past the layers",
+    "averaging": "other weights are evaluated and exported",
+    "dropout": "other activations are dropped in training",
+}
+"""What a difference of these leads to, which the columns of a plan do not show."""
+WITHOUT = {
+    "window": "attention of the other sees whole samples",
+    KEPT_ROWS: "all rows of the other go through every layer",
+}
+"""What a run does that has no such column; one without a column of a metric takes all samples."""
 Leaves = dict[str, str]
 
 
@@ -44,6 +59,10 @@ class Side:
     def name(self) -> str:
         return self.asked.run.name
 
+    @property
+    def words(self) -> Words:
+        return words_of(self.spec, self.asked.study.family(self.asked.run).model.dropout)
+
 
 def run(args: Namespace) -> None:
     price = price_of(args)
@@ -55,7 +74,7 @@ def side_of(asked: AskedRun, price: Price) -> Side:
     spec = plan_spec(asked.study, asked.run)
     table = steps_table(spec)
     cost = cost_of(asked.study, asked.run, table, recompute=price.recompute)
-    return Side(asked, configuration(asked.study, asked.run), spec, table, cost)
+    return Side(asked, configuration(asked.study, asked.run), spec, shown_table(spec, table), cost)
 
 
 def configuration(study: Study, run: Run) -> Leaves:
@@ -103,6 +122,10 @@ def report(a: Side, b: Side, price: Price) -> list[str]:
     found = differences(a.leaves, b.leaves)
     lines = [f"A  {titles[0]}", f"B  {titles[1]}", "", "Configuration (A -> B)"]
     lines += labelled(found) if found else ["  nothing differs"]
+    said = differing_words(
+        *(words_of(side.spec, side.asked.study.family(side.asked.run).model.dropout) for side in (a, b))
+    )
+    lines += ["", "In words (B instead of A)", *labelled(said)] if said else []
     return [*lines, "", "Consequences", *consequences(a, b, price)]
 
 
@@ -156,12 +179,9 @@ def consequences(a: Side, b: Side, price: Price) -> list[str]:
         if show(of_a) != show(of_b)
     ]
     parting = [line for column in _columns(a, b) if (line := _parting(a, b, column))]
-    same = (
-        [] if a.spec.run.seed == b.spec.run.seed else ["  other samples at every step and other initial weights (seed)"]
-    )
+    lines = _unplanned(a.leaves, b.leaves)
     if not rows and not parting:
-        return [*same, "  none in the plan: every step has the same length, kept tokens, difficulty and learning rate"]
-    lines = [*same]
+        return [*lines, "  none in the plan: every step has the same length, kept tokens, difficulty and learning rate"]
     lines += [f"  {line}" for line in columns([["", "A", "B", ""], *rows])] if rows else []
     lines += ["", "First step that differs", *labelled(parting)] if parting else []
     if any(row[0] == "GPU-hours" for row in rows):
@@ -170,6 +190,14 @@ def consequences(a: Side, b: Side, price: Price) -> list[str]:
             f"GPU-hours on {price.gpu.name} ({price.gpu.peak_teraflops:g} TFLOP/s) at {price.utilisation:.0%}",
         ]
     return lines
+
+
+def _unplanned(a: Leaves, b: Leaves) -> list[str]:
+    """A line for each difference that no column shows; a route is one where both runs drop tokens."""
+    differs = {key for key in {**a, **b} if a.get(key) != b.get(key)}
+    found = {key: any(leaf == key or leaf.startswith(f"{key}.") for leaf in differs) for key in UNPLANNED}
+    found["token_drop.route"] = "token_drop.route" in differs & set(a) & set(b)
+    return [f"  {text} ({key})" for key, text in UNPLANNED.items() if found[key]]
 
 
 def _durations(a: Side, b: Side) -> list[tuple[str, float, float, Callable[[float], str]]]:
@@ -190,7 +218,9 @@ def _columns(a: Side, b: Side) -> list[str]:
     """The plan's columns in which two runs can part, in the order of a step."""
     curricula = [name for side in (a, b) for name in map(str, side.table) if name.endswith(("_percentile", "_value"))]
     kept = ["kept_tokens"] if any(side.spec.variant.token_drop for side in (a, b)) else []
-    return list(dict.fromkeys(["sequence_length", *kept, "rows", *curricula, "learning_rate"]))
+    kept += [KEPT_ROWS] if any(drops_samples(side.spec) for side in (a, b)) else []
+    window = ["window"] if any(side.spec.variant.window for side in (a, b)) else []
+    return list(dict.fromkeys(["sequence_length", *window, *kept, "rows", *curricula, "learning_rate"]))
 
 
 def _parting(a: Side, b: Side, column: str) -> tuple[str, str] | None:
@@ -198,7 +228,8 @@ def _parting(a: Side, b: Side, column: str) -> tuple[str, str] | None:
     name = column.replace("_", " ")
     for one, other, letter in ((a, b, "B"), (b, a, "A")):
         if column not in one.table:
-            return name, f"step 0: only {letter} has one ({other.table[column].iloc[0]:,}); the other takes all samples"
+            without = WITHOUT.get(column, "the other takes all samples")
+            return name, f"step 0: only {letter} has one ({other.table[column].iloc[0]:,}); {without}"
     common = min(len(a.table), len(b.table))
     ours, theirs = a.table[column].to_numpy()[:common], b.table[column].to_numpy()[:common]
     differs = ours != theirs

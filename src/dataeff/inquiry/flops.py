@@ -3,14 +3,27 @@
 Counted are matrix products, 2 operations per multiply-add; h hidden size, V padded vocabulary, L layers. One forward
 pass of one row of s tokens:
 
-    a layer over t tokens     24 h^2 t + 4 h t^2     (12 h^2 weights; scores and weighted values)
-    t = s, and t = k in the layers that drop all but k tokens of a row (random-LTD), layer by layer
-    vocabulary projection     2 h V s                (BERT also 2 h^2 s before it, and 2 h^2 + 4 h for sentence order)
+    a layer over t tokens     24 h^2 t + 4 h p       (12 h^2 weights; scores and weighted values of p pairs)
+    GPT's head                2 h V s                (the vocabulary projection)
+    BERT's heads              (2 h V + 2 h^2) 0.15 s + 2 h^2 + 4 h
+
+In a layer that sees the whole row t = s and p = s^2. Layers that drop tokens differ by the route: with `each_layer`
+and `one_route` t = k kept tokens of every row and p = k^2; with `samples` some of the rows (token_counts.kept_rows) go
+through whole and the others not at all, so that attention costs more than that of as many tokens in shorter rows.
+Length buckets have rows and length of their own at each step.
+
+Attention counts all pairs, for GPT too, whose causal mask needs half of them: the usual convention, and what kernels
+that do not skip masked tiles execute. BERT's attention runs both ways and needs them all. A `window` of w tokens has
+the pairs inside its s / w blocks, w^2 each, which is what a kernel for blocks executes; families/gpt.py masks the
+whole square instead and computes s^2. Where tokens are dropped too, p is the mean over the draws of those kept.
+
+BERT predicts at masked places alone (families/masking.py: 15% of a row): there run the transform before the
+projection, h x h, and the projection itself; once a row the pooler and the sentence order, 2 h^2 + 4 h. A row counts
+as full: how far a step of a curriculum that selects samples is trimmed to the longest of them is not in the plan.
 
 The backward pass costs twice the forward pass, so a step is 3 x rows x the sum; with activations recomputed, the
-layers' forward pass runs once more (their operations + 1/3). Attention counts all t^2 pairs, for GPT too, whose causal
-mask needs half of them: the usual convention, and what kernels that do not skip masked tiles execute. Embedding
-look-ups, norms, activations, dropout, softmax and the optimizer are not counted.
+layers' forward pass runs once more (their operations + 1/3). Look-ups of token, position and segment embeddings,
+norms, activations, dropout, softmax, weight averages and the optimizer are not counted.
 """
 
 from __future__ import annotations
@@ -21,12 +34,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dataeff.study.types import FamilyName, Model
+from dataeff.study.types import FamilyName, Model, TokenDrop
+from dataeff.token_counts import kept_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORWARD_AND_BACKWARD = 3
+MASKED_SHARE = 0.15
+"""families.masking.SHARE, without the compiled code beside it (a test holds the two together)."""
+
+Count = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,24 +62,57 @@ class TrainingFlops:
 
 
 def training_flops(
-    family: FamilyName, model: Model, vocabulary: int, dropping: int, table: pd.DataFrame, *, recompute: bool = False
+    family: FamilyName,
+    model: Model,
+    vocabulary: int,
+    dropping: int,
+    table: pd.DataFrame,
+    *,
+    drop: TokenDrop | None = None,
+    recompute: bool = False,
 ) -> TrainingFlops:
-    """Of all steps of a plan's table; `dropping` of the model's layers drop tokens, `vocabulary` is the padded size."""
-    rows, length, kept = (table[name].to_numpy(np.float64) for name in ("rows", "sequence_length", "kept_tokens"))
-    kept = np.minimum(kept, length)
+    """Of all steps of a plan's table; `dropping` of the model's layers drop tokens, by the route of `drop`;
+    `vocabulary` is the padded size.
+    """
+    rows, length = (table[name].to_numpy(np.float64) for name in ("rows", "sequence_length"))
     hidden, whole = float(model.hidden), model.layers - dropping
-
-    def in_layers(of_full: NDArray[np.float64], of_kept: NDArray[np.float64]) -> float:
-        return float((rows * (whole * of_full + dropping * of_kept)).sum())
-
-    weights = 24 * hidden**2 * in_layers(length, kept)
-    attention = 4 * hidden * in_layers(length**2, kept**2)
-    head = float((rows * (2 * hidden * vocabulary * length)).sum())
-    if family == "bert":
-        head += float((rows * (2 * hidden**2 * length + 2 * hidden**2 + 4 * hidden)).sum())
+    pairs = _pairs(table, length)
+    some_tokens, some_pairs = _of_dropping_layer(table, pairs, drop)
+    weights = 24 * hidden**2 * float((whole * rows * length + dropping * some_tokens).sum())
+    attention = 4 * hidden * float((whole * rows * pairs + dropping * some_pairs).sum())
     return TrainingFlops(
         weights=FORWARD_AND_BACKWARD * weights,
         attention=FORWARD_AND_BACKWARD * attention,
-        head=FORWARD_AND_BACKWARD * head,
+        head=FORWARD_AND_BACKWARD * float((rows * head_operations(family, model, vocabulary, length)).sum()),
         recomputed=weights + attention if recompute else 0.0,
     )
+
+
+def head_operations(family: FamilyName, model: Model, vocabulary: int, length: Count) -> Count:
+    """Forward operations of all that follows the layers, for a row of each `length`."""
+    hidden = float(model.hidden)
+    if family == "gpt":
+        return 2 * hidden * vocabulary * length
+    return (2 * hidden * vocabulary + 2 * hidden**2) * MASKED_SHARE * length + 2 * hidden**2 + 4 * hidden
+
+
+def _pairs(table: pd.DataFrame, length: Count) -> Count:
+    """Pairs of tokens of a row that attention compares: all, or those inside blocks of the step's window."""
+    if "window" not in table:
+        return length**2
+    window = np.minimum(table["window"].to_numpy(np.float64), length)
+    pairs: Count = (length // window) * window**2 + (length % window) ** 2
+    return pairs
+
+
+def _of_dropping_layer(table: pd.DataFrame, pairs: Count, drop: TokenDrop | None) -> tuple[Count, Count]:
+    """Tokens and pairs of each step in a layer that drops some; `pairs` are those of a whole row."""
+    rows, length = (table[name].to_numpy() for name in ("rows", "sequence_length"))
+    kept = np.minimum(table["kept_tokens"].to_numpy(), length)
+    if drop is not None and drop.route == "samples":
+        seen = kept_rows(rows, length, kept).astype(np.float64)
+        return seen * length, seen * pairs
+    k, s = kept.astype(np.float64), length.astype(np.float64)
+    # Two given tokens are both kept with a chance of k (k - 1) / (s (s - 1)); that makes k^2 where all pairs count.
+    among_kept = (pairs - s) * k * (k - 1) / np.maximum(s * (s - 1), 1)
+    return rows * k, rows * (k + among_kept)

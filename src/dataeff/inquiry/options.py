@@ -60,7 +60,9 @@ def deepspeed_arguments(parser: argparse.ArgumentParser) -> None:
         help="holds METRIC/METRIC_index_to_sample.bin and so on, as DeepSpeed's analyser writes them "
         "(default: made from the results)",
     )
-    parser.add_argument("--micro-batch", type=int, metavar="N", help="rows a GPU and pass (default: the scale's)")
+    parser.add_argument(
+        "--micro-batch", type=int, metavar="N", help="rows a GPU and pass (default: the scale's or fewer)"
+    )
     parser.add_argument("--gpus", type=int, metavar="N", help="data-parallel GPUs (default: the scale's processes)")
     parser.add_argument("--zero-stage", type=int, choices=range(4), help="default: the scale's")
     parser.add_argument(

@@ -78,6 +78,7 @@ def cost_of(study: Study, run: Run, table: pd.DataFrame, *, recompute: bool = Fa
         padded_vocabulary(study.tokenizers[scale.tokenizer]),
         len(dropped_layers(spec.variant, spec.layers)),
         table,
+        drop=spec.variant.token_drop,
         recompute=recompute,
     )
     return RunCost(run, len(table), int(table["raw_tokens"].sum()), int(table["effective_tokens"].sum()), flops)
@@ -99,5 +100,6 @@ def costs_of(study: Study, runs: Sequence[Run], *, recompute: bool = False) -> l
 
 
 def _plan_key(spec: PlanSpec) -> str:
-    """What the steps table depends on: neither the seed nor what the variant is called."""
-    return canonical_digest({"family": spec.run.family, **spec.model_dump(mode="json", exclude={"run"})})
+    """What the steps table depends on: neither what the variant is called nor, unless lengths are drawn, the seed."""
+    drawn = {"seed": spec.run.seed} if spec.variant.length_buckets is not None else {}
+    return canonical_digest({"family": spec.run.family, **drawn, **spec.model_dump(mode="json", exclude={"run"})})
