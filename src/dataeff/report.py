@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeff.errors import DataeffError
+from dataeff.families.traits import TRAITS
 from dataeff.figures import CAPTIONS
 from dataeff.figures.part import WORDS
 from dataeff.files import read_json, write_text
@@ -208,11 +209,7 @@ def _loss_words(spec: GridSpec) -> dict[str, str]:
 
 
 def _papers_trained(spec: GridSpec) -> str:
-    sizes = {
-        "gpt": "1.3-billion-parameter models on 300 billion tokens of the Pile",
-        "bert": "BERT-large (336 million parameters) on 1,049 billion tokens of the Pile",
-    }
-    return " and ".join(sizes[family] for family in sizes if family in spec.models)
+    return " and ".join(traits.published_model for family, traits in TRAITS.items() if family in spec.models)
 
 
 def _abouts(spec: GridSpec) -> list[tuple[str, str]]:

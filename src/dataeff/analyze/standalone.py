@@ -24,6 +24,7 @@ from dataeff.analyze.pool import Pool
 from dataeff.analyze.reduce import FACTS, reduce, reduce_frequency
 from dataeff.analyze.worker import Task
 from dataeff.errors import DataeffError
+from dataeff.families.traits import TRAITS
 from dataeff.files import read_json, sha256_file
 from dataeff.samples import FACTS as SAMPLES_FACTS
 from dataeff.samples import SpecialIds, adopt_mapping, adopt_windows, build
@@ -87,13 +88,13 @@ def analyze_tokens(
         seed=seed,
         epochs=epochs,
         split=split,
-        short_seq_prob=short_seq_prob if family == "bert" else None,
+        short_seq_prob=short_seq_prob if TRAITS[family].sentence_pairs else None,
     )
     for prefix in prefixes:
         IndexedDataset(prefix)  # a damaged one is told before anything is made
     folder, workers = AnalysisFolder(Path(out)), workers or len(os.sched_getaffinity(0))
     tokens = tuple(Path(prefix).resolve() for prefix in prefixes)
-    special = special if family == "bert" else None
+    special = special if TRAITS[family].sentence_pairs else None
     with folder.owned():
         folder.begin(_computation(spec, prefixes, special, train_samples, existing or {}))
         todo = [name for name in metrics if name != FREQUENCY and not _is_there(folder, name, format, tokenizer)]
@@ -189,7 +190,7 @@ def _check(
                 f"metric '{name}' counts the tokens of the vocabulary; give its size (--vocab-size) or the tokenizer's "
                 f"folder (--tokenizer): the tokens themselves do not tell it"
             )
-    if family == "bert" and special is None:
+    if TRAITS[family].sentence_pairs and special is None:
         raise DataeffError(
             "sentence pairs are framed by special tokens; give their ids (--special-ids CLS,SEP,PAD; 101,102,0 in "
             "BERT's published uncased vocabulary) or the folder of a word-piece tokenizer (--tokenizer)"

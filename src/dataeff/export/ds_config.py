@@ -10,6 +10,7 @@ from typing import Any
 
 from dataeff.analyze.deepspeed_format import INDEX_TO_METRIC, INDEX_TO_SAMPLE, PERCENTILE_MERGED, prefix_of
 from dataeff.export.subject import Export
+from dataeff.families.traits import TRAITS
 from dataeff.study.specs import dropped_layers
 from dataeff.study.types import LENGTH_METRIC, MetricCurriculum
 
@@ -109,7 +110,7 @@ def _random_ltd(export: Export) -> dict[str, Any]:
         "random_ltd_layer_num": len(layers),
         "random_ltd_layer_id": layers,
         "model_mask_name": "attention_mask",
-        "model_type": "decoder" if export.run.family == "gpt" else "encoder",
+        "model_type": "decoder" if TRAITS[export.run.family].causal else "encoder",
         "hidden_state_order": "seq_batch_dim",
         "random_ltd_schedule": {
             "min_value": schedule.start,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataeff.errors import DataeffError
+from dataeff.families.traits import TRAITS
 from dataeff.files import read_json, write_text
 from dataeff.plan import final_learning_rate, peak_learning_rate, steps_table
 from dataeff.samples.gpt import ARRAYS
@@ -33,13 +34,13 @@ def data_path(export: Export) -> Path:
 
 def sample_files(export: Export) -> list[Path]:
     """The index files of our samples, which the difficulty index counts."""
-    names = ["samples_mapping"] if export.run.family == "bert" else list(ARRAYS)
+    names = ["samples_mapping"] if TRAITS[export.run.family].sentence_pairs else list(ARRAYS)
     return [export.places.samples / f"{name}.npy" for name in names]
 
 
 def takes_our_windows(export: Export) -> bool:
     """Whether Megatron is given GPT sample files; without a curriculum it makes its own, of the epochs it needs."""
-    return bool(export.plan.variant.curriculum) and export.run.family == "gpt"
+    return bool(export.plan.variant.curriculum) and not TRAITS[export.run.family].sentence_pairs
 
 
 def missing_data(export: Export) -> list[str]:
@@ -68,7 +69,7 @@ def flags(export: Export) -> str:
         "data_efficiency": _data_efficiency(export),
         "output": _output(export),
     }
-    script = "pretrain_gpt.py" if export.run.family == "gpt" else "pretrain_bert.py"
+    script = TRAITS[export.run.family].megatron_script
     arrays = "\n\n".join(f"{name}=(\n{_lines(options)}\n)" for name, options in groups.items() if options)
     used = " ".join(f'"${{{name}[@]}}"' for name, options in groups.items() if options)
     return f"""#!/usr/bin/env bash

@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from dataeff.export.megatron import takes_our_windows
+from dataeff.families.traits import TRAITS
 from dataeff.plan import nominal_steps
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ def deviations(export: Export) -> list[str]:
             "seqlen_reshape: Megatron-DeepSpeed reshapes each micro-batch by itself, so that a step's rows and tokens "
             "depend on --micro-batch; here the global batch is reshaped once."
         )
-    if variant.selections and export.run.family == "bert" and length is None:
+    if variant.selections and TRAITS[export.run.family].sentence_pairs and length is None:
         notes.append(
             "Padding: Megatron-DeepSpeed trims rows to the longest of the ranks' micro-batches; here to the longest of "
             "the global batch."
         )
-    if export.run.family == "bert":
+    if TRAITS[export.run.family].sentence_pairs:
         notes.append(
             "Masks: the rule is the same, the draws are not; Megatron's are a sample's own at every visit, "
             "ours of the seed, step and row. Megatron projects every place to the vocabulary and ignores all but the "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from dataeff.families.traits import TRAITS
 from dataeff.study.types import FamilyName
 from dataeff.tables.results import Group, RunResult, bits_per_byte, group_by_seed
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
@@ -28,15 +29,15 @@ class Words:
 
 WORDS: dict[FamilyName, Words] = {
     "gpt": Words(
-        family="GPT",
-        loss_unit="nats/token",
+        family=TRAITS["gpt"].title,
+        loss_unit=f"nats/{TRAITS['gpt'].predicts}",
         domain_measure="bits per byte",
         domain_unit="bits per byte",
         probe="Loss on a fixed probe of held-out text at full length",
     ),
     "bert": Words(
-        family="BERT",
-        loss_unit="nats/masked token",
+        family=TRAITS["bert"].title,
+        loss_unit=f"nats/{TRAITS['bert'].predicts}",
         domain_measure="loss of the masked tokens",
         domain_unit="nats/masked token",
         probe="Loss of the masked tokens on a fixed probe of held-out sentence pairs at full length",

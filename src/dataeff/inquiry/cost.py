@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from dataeff.errors import unknown_name
+from dataeff.families.traits import TRAITS
 from dataeff.inquiry.price import Price, RunCost, costs_of, counts_of, price_of
 from dataeff.inquiry.text import columns, dollars, hours, labelled, ruled, scientific, short
 from dataeff.study.load import Study
@@ -90,7 +91,7 @@ def _assumptions(study: Study, runs: Sequence[Run], price: Price) -> list[tuple[
 
 def _conventions(study: Study, runs: Sequence[Run]) -> list[str]:
     """What the operations of these runs rest on beside the formula."""
-    bert = [study.variant(run) for run in runs if run.family == "bert"]
+    bert = [study.variant(run) for run in runs if TRAITS[run.family].sentence_pairs]
     variants = [study.variant(run) for run in runs]
     found = {
         "bert predicts at the masked places alone, 15% of a row": bool(bert),

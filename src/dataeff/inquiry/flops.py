@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeff.families.traits import TRAITS
 from dataeff.study.types import FamilyName, Model, TokenDrop
 from dataeff.token_counts import kept_rows
 
@@ -91,7 +92,7 @@ def training_flops(
 def head_operations(family: FamilyName, model: Model, vocabulary: int, length: Count) -> Count:
     """Forward operations of all that follows the layers, for a row of each `length`."""
     hidden = float(model.hidden)
-    if family == "gpt":
+    if TRAITS[family].causal:
         return 2 * hidden * vocabulary * length
     return (2 * hidden * vocabulary + 2 * hidden**2) * MASKED_SHARE * length + 2 * hidden**2 + 4 * hidden
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataeff.families.traits import TRAITS
 from dataeff.study.types import BertTokenizer, FamilyName, Gpt2Tokenizer, Model, Tokenizer
 
 GPT2_VOCABULARY, BERT_VOCABULARY = 50_257, 30_522
@@ -45,7 +46,7 @@ def parameter_counts(family: FamilyName, model: Model, vocabulary: int) -> Param
     hidden = model.hidden
     layers = model.layers * (12 * hidden * hidden + 13 * hidden)
     final_norm = 2 * hidden
-    if family == "gpt":
+    if TRAITS[family].causal:
         return ParameterCounts(vocabulary * hidden, model.sequence_length * hidden, layers, final_norm)
     dense = hidden * hidden + hidden
     masked_tokens = dense + 2 * hidden + vocabulary

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataeff.bucket_plan import LAYOUT as BUCKETS
 from dataeff.errors import DataeffError
+from dataeff.families.traits import TRAITS
 from dataeff.files import read_json
 from dataeff.samples import buckets, gpt, pairs
 from dataeff.samples.arrays import id_type, load_array
@@ -44,7 +45,7 @@ def build(spec: SamplesSpec, prefixes: Sequence[Path], out: Path, train_samples:
     """Writes the sample index of the spec's family and layout to the folder `out`."""
     if spec.layout == "buckets":
         buckets.build(spec, prefixes, out)
-    elif spec.family == "gpt":
+    elif not TRAITS[spec.family].sentence_pairs:
         gpt.build(spec, prefixes, out, train_samples)
     else:
         pairs.build(spec, prefixes, out)
