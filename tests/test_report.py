@@ -410,7 +410,7 @@ def test_a_grid_of_both_families(inputs: Inputs, tmp_path: Path) -> None:
         assert all((both.page.parent / link).is_file() for link in of_run)
     assert losses_of_runs(page) == "held-out loss (nats)"
     assert "Held-out loss: of GPT in nats/token and BERT in nats/masked token." in page.visible
-    assert "1.3-billion-parameter models" in page.visible
+    assert "GPT-3 of 1.3 billion parameters" in page.visible
     assert "BERT-large (336 million parameters)" in page.visible
 
 
