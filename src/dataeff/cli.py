@@ -380,6 +380,12 @@ TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
     (("study", "diff"), "what differs between two runs", (_ASKED, "diff_arguments"), "dataeff.inquiry.difference"),
     (("study", "cost"), "tokens, FLOPs, GPU-hours, dollars", (_ASKED, "cost_arguments"), "dataeff.inquiry.cost"),
     (
+        ("tune",),
+        "a pacing's start and duration by short trainings",
+        ("dataeff.tune.command", "add_arguments"),
+        "dataeff.tune.command",
+    ),
+    (
         ("export", "deepspeed"),
         "ds_config.json and Megatron-DeepSpeed's flags for a run",
         (_ASKED, "deepspeed_arguments"),

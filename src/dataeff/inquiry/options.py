@@ -20,7 +20,7 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every row as CSV")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write every row as Parquet")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the plan")
-    _study_arguments(parser)
+    study_arguments(parser)
 
 
 def diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def diff_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _data_argument(parser)
     _price_arguments(parser)
-    _study_arguments(parser)
+    study_arguments(parser)
 
 
 def cost_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def cost_arguments(parser: argparse.ArgumentParser) -> None:
     _data_argument(parser)
     parser.add_argument("--explain", action="store_true", help="print the formula and its terms")
     _price_arguments(parser)
-    _study_arguments(parser)
+    study_arguments(parser)
 
 
 def deepspeed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +69,10 @@ def deepspeed_arguments(parser: argparse.ArgumentParser) -> None:
         "--merge-tokens", action="store_true", help="merge the token shards into the one pair that Megatron takes"
     )
     _data_argument(parser)
-    _study_arguments(parser)
+    study_arguments(parser)
 
 
-def _study_arguments(parser: argparse.ArgumentParser) -> None:
+def study_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which study")
     group.add_argument("--root", type=Path, default=Path(), help="the folder that holds config/ (default: this one)")
     group.add_argument(
