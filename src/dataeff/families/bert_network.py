@@ -70,8 +70,8 @@ class MegatronBertForPreTraining(transformers.MegatronBertForPreTraining):  # ty
 def padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """What is added to the scores [B, 1, 1, S]: 0 for the first `lengths` [B] positions, half the lowest number after.
 
-    Finite, since token dropping may leave a row nothing but padding, whose softmax must not be 0 / 0; half of it, since
-    kernels that work with powers of two multiply it by 1.44.
+    Finite, since token dropping may leave a row nothing but padding, and kernels differ in what a softmax over nothing
+    is; half of it, so that a score added to it in half precision stays finite, too.
     """
     positions_S = torch.arange(width, device=lengths.device)
     padding_BS = positions_S >= lengths[:, None]
