@@ -142,7 +142,7 @@ def test_the_order_does_not_depend_on_the_processors() -> None:
     )
     root = Path(__file__).parents[1]
     child = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert child.stdout.strip() == order.digest
+    assert child.stdout.split()[-1] == order.digest  # a slow machine is told of the progress first
 
 
 def test_positions_beyond_32_bits() -> None:

@@ -50,7 +50,7 @@ def test_the_library_is_imported_without_torch_or_the_study() -> None:
     assert out == "[]\n"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [EXAMPLES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES[1:])])
 def test_an_example_learns_with_and_without(name: str) -> None:
     out = run_without_the_study(
         f"sys.path.insert(0, {str(ROOT / 'examples')!r})\nrunpy.run_module({name!r}, {{}}, '__main__')"
@@ -63,7 +63,7 @@ def test_an_example_learns_with_and_without(name: str) -> None:
         assert float(last) < 3.6
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [EXAMPLES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES[1:])])
 def test_an_example_adds_a_dozen_lines(name: str) -> None:
     code = (ROOT / "examples" / f"{name}.py").read_text().split('"""', 2)[2]
     assert 8 <= len(re.findall("# [+]$", code, re.M)) <= 12

@@ -15,6 +15,7 @@ from dataeff.analyze.deepspeed_format import write_metric
 from dataeff.export import deepspeed as export
 from dataeff.inquiry.options import deepspeed_arguments
 from dataeff.plan import steps_table
+from dataeff.pretrain.engine import compile_communication
 from dataeff.study.outside import find_run
 from dataeff.study.specs import plan_spec
 from tests.analyze.native_index import write_native
@@ -37,6 +38,7 @@ def group() -> Iterator[Any]:
     import torch.distributed
     from deepspeed import comm
 
+    compile_communication()  # or DeepSpeed compiles it once more, in torch's own folder
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "LOCAL_RANK", "0")

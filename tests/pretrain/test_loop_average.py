@@ -209,7 +209,7 @@ def test_a_run_too_short_for_its_average_is_refused(still: Material, tmp_path: P
 # --- interruptions -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("last", [8, 17]), ("ema", [11])])
+@pytest.mark.parametrize(("kind", "rows"), [pytest.param("last", [8, 17], marks=pytest.mark.slow), ("ema", [11])])
 def test_killed_a_run_exports_the_same_average(
     still: Material, undisturbed: dict[str, Training], tmp_path: Path, kind: str, rows: list[int]
 ) -> None:
@@ -265,6 +265,7 @@ def test_zero_3_exports_the_same_average(undisturbed: dict[str, Training], zero_
     assert_same_average(zero_3, undisturbed["ema"])
 
 
+@pytest.mark.slow
 def test_killed_at_zero_3_a_run_exports_the_same_average(still: Material, zero_3: Training, tmp_path: Path) -> None:
     run = averaged(still, tmp_path, AVERAGINGS["ema"], zero_stage=3)
     run.kill_after(11)

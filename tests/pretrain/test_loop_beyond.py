@@ -24,6 +24,8 @@ from tests.pretrain.test_loop import assert_close, assert_identical
 from tests.pretrain.training import SHORT_PACINGS, Material, Training, study_of
 
 VARIANTS = ("one_route", "layer_drop", "window")
+OTHERS = ("one_route", "window")
+"""Of the slow tests: each takes several runs."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def one_process(beyond: Material, tmp_path_factory: pytest.TempPathFactory) -> d
     return {name: beyond.training(name, folder / name, micro_batch=8).finish() for name in VARIANTS}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["layer_drop", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_killed_between_checkpoints_a_run_ends_identically(
     beyond: Material, one_process: dict[str, Training], tmp_path: Path, variant: str
 ) -> None:
@@ -57,7 +59,7 @@ def test_killed_between_checkpoints_a_run_ends_identically(
     assert "continues after step" in run.log
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["layer_drop", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_small_micro_batches_train_the_same(
     beyond: Material, one_process: dict[str, Training], tmp_path: Path, variant: str
 ) -> None:
