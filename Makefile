@@ -30,8 +30,8 @@ test: setup
 test-all: test
 	pytest -m slow $(ARGS)
 
-# Ratios against the peers, side by side; about ten minutes. BENCH=analyze.py runs one of them.
-BENCH ?= tokens.py analyze.py reduce.py order.py bert_attention.py
+# Ratios against the peers, side by side; about twenty-five minutes. BENCH=analyze.py runs one of them.
+BENCH ?= tokens.py analyze.py reduce.py order.py step.py random_ltd.py start_up.py bert_attention.py
 bench: setup
 	@for script in $(BENCH); do python bench/$$script $(ARGS) || exit 1; done
 

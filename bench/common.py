@@ -13,32 +13,44 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-PACKAGES = ("numpy", "numba", "torch", "deepspeed", "tokenizers", "gigatoken", "nupunkt")
+PACKAGES = ("numpy", "numba", "torch", "transformers", "deepspeed", "tokenizers", "gigatoken", "nupunkt")
 
 
 @dataclass(frozen=True)
 class Row:
+    """`spread`: the quartiles of the ratio, where it was measured in turns."""
+
     what: str
     ours: str
     peer: str
     ratio: float | None
     goal: str
+    spread: tuple[float, float] | None = None
 
 
-def print_table(title: str, rows: list[Row]) -> None:
-    print(f"\n### {title}\n\n| what | ours | peer | ratio | goal |\n|---|---|---|---|---|")
+def print_table(title: str, rows: list[Row], ratio: str = "ratio") -> None:
+    """`ratio`: the heading of that column, which says what is divided by what where that is no speed-up."""
+    print(f"\n### {title}\n\n| what | ours | peer | {ratio} | goal |\n|---|---|---|---|---|")
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.1f}x"
-        print(f"| {row.what} | {row.ours} | {row.peer} | {ratio} | {row.goal} |")
+        print(f"| {row.what} | {row.ours} | {row.peer} | {_ratio(row)} | {row.goal} |")
     sys.stdout.flush()
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ""
+    digits = 1 if row.ratio >= 3 else 3 if row.spread else 2
+    spread = "" if row.spread is None else f" ({row.spread[0]:.{digits}f}-{row.spread[1]:.{digits}f})"
+    return f"{row.ratio:.{digits}f}x{spread}"
 
 
 def print_machine() -> None:
@@ -46,8 +58,16 @@ def print_machine() -> None:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(_version(name) for name in PACKAGES)
     print(f"{len(os.sched_getaffinity(0))} cores of {cpu}; Python {platform.python_version()}; {packages}")
+    print(f"load {', '.join(f'{load:.1f}' for load in os.getloadavg())} over 1, 5 and 15 minutes")
+
+
+def _version(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return f"no {name}"
 
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:
@@ -58,6 +78,56 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of seconds over seconds, turn by turn, and the quartiles."""
+
+    median: float
+    quartiles: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What works took that ran in turns in one process: whatever slows the machine for a while slows all of them.
+
+    `seconds` by the clock, and `processor_seconds` of all threads of this process, which other processes that want the
+    same cores change less; both by name, one entry a turn.
+    """
+
+    seconds: dict[str, list[float]]
+    processor_seconds: dict[str, list[float]]
+
+    def median(self, name: str) -> float:
+        return float(np.median(self.seconds[name]))
+
+    def ratio(self, name: str, to: str) -> Ratio:
+        return _ratio_of(self.seconds[name], self.seconds[to])
+
+    def processor_ratio(self, name: str, to: str) -> Ratio:
+        return _ratio_of(self.processor_seconds[name], self.processor_seconds[to])
+
+
+def _ratio_of(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
+    low, middle, high = np.quantile(np.asarray(ours) / np.asarray(peer), (0.25, 0.5, 0.75))
+    return Ratio(float(middle), (float(low), float(high)))
+
+
+def in_turns(repeats: int, works: Mapping[str, Callable[[], Any]], warm_up: int = 1) -> Turns:
+    """Each work runs once a turn; each turn begins with another one, since the first finds other data in the cache."""
+    names = list(works)
+    turns = Turns({name: [] for name in names}, {name: [] for name in names})
+    for turn in range(warm_up + repeats):
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            start, processor = time.perf_counter(), time.process_time()
+            works[name]()
+            taken = time.perf_counter() - start, time.process_time() - processor
+            if turn >= warm_up:
+                turns.seconds[name].append(taken[0])
+                turns.processor_seconds[name].append(taken[1])
+    return turns
 
 
 @dataclass(frozen=True)

@@ -39,3 +39,25 @@ def test_a_full_disk_is_no_fault(tmp_path: Path) -> None:
 def test_no_place_to_write(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert run(tmp_path / "cache")[0] == "False"
+
+
+ORDER = """
+import sys
+from pathlib import Path
+import numpy as np
+from dataeff import order_draws
+from dataeff.analyze.compiled import keep_compiled
+from dataeff.order import SampleOrder
+keep_compiled(Path(sys.argv[1]))
+order = SampleOrder.build(seed=1, batch_size=4, pool_sizes=np.array([5, 9, 9]), admission=None)
+print(np.concatenate(list(order.iterate())).tolist())
+print(sum(order_draws._draw_positions.stats.cache_hits.values()))
+"""
+
+
+def test_the_order_of_samples_is_kept_too(tmp_path: Path) -> None:
+    """It is drawn at the start of every run."""
+    command = [sys.executable, "-c", ORDER, str(tmp_path)]
+    found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines() for _ in range(2)]
+    assert found[0][0] == found[1][0]
+    assert [lines[1] for lines in found] == ["0", "1"]

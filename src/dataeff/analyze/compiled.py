@@ -1,4 +1,5 @@
-"""Keeps the compiled kernels of samples and analysis between commands: half of a short one's time is compiling.
+"""Keeps the compiled kernels of samples, their order and analysis between commands: half of a short one's time is
+compiling.
 
 They lie under the user's cache folder, apart for every state of the sources, since the compiler's own bookkeeping does
 not see a change in a function that is called from another file. Where nothing can be written there, everything is
@@ -20,6 +21,7 @@ import dataeff
 from dataeff.files import canonical_digest, sha256_file
 
 FOLDERS = ("analyze", "samples", "families")
+MODULES = ("order_draws", "order_buckets")
 ROOM_BYTES = 4 << 20
 """Some eight times of what is kept."""
 
@@ -31,8 +33,9 @@ def keep_compiled(cache: Path | None = None) -> bool:
     if not _is_writable(folder):
         return False
     numba.config.CACHE_DIR = str(folder)
+    kept = {f"dataeff.{module}" for module in MODULES}
     for name, module in list(sys.modules.items()):
-        if name.startswith(tuple(f"dataeff.{part}." for part in FOLDERS)):
+        if name in kept or name.startswith(tuple(f"dataeff.{part}." for part in FOLDERS)):
             for value in vars(module).values():
                 if isinstance(value, Dispatcher) and value.py_func.__module__ == name:
                     value.enable_caching()
@@ -42,8 +45,8 @@ def keep_compiled(cache: Path | None = None) -> bool:
 def _sources_digest() -> str:
     root = Path(str(dataeff.__file__)).parent
     files = sorted(path for part in FOLDERS for path in (root / part).glob("*.py"))
-    # Its functions are compiled into others'.
-    files.append(root / "keyed.py")
+    # The functions of keyed are compiled into others'.
+    files += [root / f"{module}.py" for module in (*MODULES, "keyed")]
     found = {str(path.relative_to(root)): sha256_file(path) for path in files}
     return canonical_digest([found, numba.__version__, np.__version__])[:16]
 

@@ -37,8 +37,13 @@ def spread(
 ) -> Layout:
     """As asked for, else as the scale's hardware says; its micro-batch is the most that a GPU takes at once."""
     gpus = gpus or hardware.processes
+    if micro_batch is None and hardware.micro_batch == "auto":
+        raise DataeffError(
+            "hardware.micro_batch is auto, which is found where a run starts; give --micro-batch and --gpus whose "
+            f"product divides {batch_size}"
+        )
     return Layout(
-        micro_batch or max(1, min(hardware.micro_batch, batch_size // gpus)),
+        micro_batch or max(1, min(int(hardware.micro_batch), batch_size // gpus)),
         gpus,
         hardware.zero_stage if zero_stage is None else zero_stage,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeff.analyze.compiled import keep_compiled
 from dataeff.corpus.shard import read_documents
 from dataeff.errors import DataeffError
 from dataeff.families.batch import Cut, LengthRule, StepBatch
@@ -36,6 +37,9 @@ class Gpt:
     tokenizer: Tokenizer
     name: ClassVar[FamilyName] = "gpt"
     predicts_every_byte: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        keep_compiled()  # or each run would spend a second and a half on compiling how samples are drawn and read
 
     def build_model(self, model: Model) -> nn.Module:
         return build_model(model, vocabulary=self.tokenizer.padded_vocab_size(), eos_id=self.tokenizer.eos_id)

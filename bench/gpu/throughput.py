@@ -1,0 +1,207 @@
+"""Tokens a second and model FLOPs utilisation on this machine's GPU: our loop against a plain compiled one.
+
+`python bench/gpu/throughput.py --out FILE.json [--models gpt2-124m,gpt3-1.3b,bert-large] [--rows B]`: GPT-2 124M at
+length 1,024, GPT-3 1.3B at 2,048 and BERT-large at 512, in bf16, one pass a step, without dropout:
+
+- plain: plain.py beside this file, compiled, at full length;
+- ours without engine: our models and token dropping in a plain torch loop, not compiled;
+- our loop: the step of `dataeff pretrain`, at full length, at shorter ones (a curriculum's; GPT's rows are cut and
+  become more) and with fewer tokens kept. It trains through DeepSpeed's engine: where DeepSpeed is not installed, the
+  result says so, and the other kinds are measured all the same.
+
+Utilisation is by the PaLM paper's formula (arXiv 2204.02311, appendix B) with what dropping layers leave out left out
+(dataeff/inquiry/flops.py), of the card's peak (dataeff/inquiry/gpus.py; --peak-tflops for a card that it does not
+know). Each kind runs in a process of its own. `--toy`: the same at toy size on any machine, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import kinds
+from common import Row, print_machine, print_table
+from kinds import Setting, Task, Timing
+
+from dataeff.analyze.compiled import keep_compiled
+from dataeff.files import write_json
+from dataeff.inquiry.gpus import GPUS, Gpu, find_gpu
+from dataeff.inquiry.parameters import parameter_counts
+from dataeff.provenance import provenance
+from dataeff.study.types import Model
+
+GPT_TOKENS, BERT_TOKENS = 50_257, 30_522
+SETTINGS = (
+    Setting(
+        "gpt2-124m", "gpt", Model(layers=12, hidden=768, heads=12, sequence_length=1024, dropout=0.0), GPT_TOKENS, 32
+    ),
+    Setting(
+        "gpt3-1.3b", "gpt", Model(layers=24, hidden=2048, heads=16, sequence_length=2048, dropout=0.0), GPT_TOKENS, 8
+    ),
+    Setting(
+        "bert-large", "bert", Model(layers=24, hidden=1024, heads=16, sequence_length=512, dropout=0.0), BERT_TOKENS, 64
+    ),
+)
+TOY_MODEL = Model(layers=3, hidden=32, heads=2, sequence_length=64, dropout=0.0)
+TIMING, TOY_TIMING = Timing(warm_up=8, blocks=5, steps=5), Timing(warm_up=1, blocks=2, steps=1)
+GOALS = {"gpt2-124m": "1x the plain loop", "gpt3-1.3b": "45% utilisation"}
+NO_DEEPSPEED = "DeepSpeed is not installed, and our loop trains through its engine: pip install deepspeed==0.19.8"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    options.add_argument("--out", type=Path, required=True, help="the result file (JSON)")
+    options.add_argument("--models", default=",".join(setting.name for setting in SETTINGS), help="default: all")
+    options.add_argument(
+        "--kinds", default=";".join(kinds.KINDS), help=f"separated by ;, default: {'; '.join(kinds.KINDS)}"
+    )
+    options.add_argument("--rows", type=int, help="rows of a step; fewer for a card with less memory")
+    options.add_argument("--peak-tflops", type=float, help="the card's dense bf16 peak, if it is not known")
+    options.add_argument("--toy", action="store_true", help="toy size, on any machine: to see that this script works")
+    given = options.parse_args()
+    known = {setting.name: setting for setting in SETTINGS}
+    chosen, wanted = given.models.split(","), given.kinds.split(";")
+    for option, names, all_names in (("--models", chosen, known), ("--kinds", wanted, kinds.KINDS)):
+        if unknown := [name for name in names if name not in all_names]:
+            sys.exit(f"{option}: unknown {', '.join(unknown)}; known: {', '.join(all_names)}")
+    if not given.toy and not torch.cuda.is_available():
+        sys.exit("no GPU here; --toy runs the same at toy size on a CPU")
+    print_machine()
+    keep_compiled()
+    settings = [toy(known[name]) if given.toy else sized(known[name], given.rows) for name in chosen]
+    with tempfile.TemporaryDirectory() as name:
+        models = [measured(setting, Path(name), wanted, given.toy) for setting in settings]
+    gpu = this_gpu(given.peak_tflops)
+    add_utilisation(models, gpu)
+    write_json(given.out, {**about(gpu, given.toy), "models": models})
+    for model in models:
+        show(model)
+    print(f"\nwritten to {given.out}")
+    if any(fault["fault"] != NO_DEEPSPEED for model in models for fault in model["not_measured"]):
+        sys.exit("some could not be measured: see above")
+
+
+def toy(setting: Setting) -> Setting:
+    return dataclasses.replace(setting, model=TOY_MODEL, vocabulary=500, rows=4)
+
+
+def sized(setting: Setting, rows: int | None) -> Setting:
+    return setting if rows is None else dataclasses.replace(setting, rows=rows)
+
+
+def measured(setting: Setting, scratch: Path, wanted: Sequence[str], toy_size: bool) -> dict[str, Any]:
+    """All kinds of one model; a kind that fails is recorded with its fault and leaves the others alone."""
+    folder = scratch / setting.name
+    setting.inputs(folder, 1).make()
+    backend = "aot_eager" if toy_size else "inductor"
+    lines: list[dict[str, Any]] = []
+    faults: list[dict[str, str]] = []
+    for kind in wanted:
+        print(f"{setting.name}: {kind}", flush=True)
+        if kind in kinds.NEED_DEEPSPEED and find_spec("deepspeed") is None:
+            faults.append({"kind": kind, "fault": NO_DEEPSPEED})
+            continue
+        task = Task(kind, setting, folder, TOY_TIMING if toy_size else TIMING, backend)
+        found = in_a_process(task, folder / "found.json")
+        lines += found.get("lines", [])
+        faults += [{"kind": kind, "fault": found["fault"]}] if "fault" in found else []
+    parameters = parameter_counts(setting.family, setting.model, setting.padded).total
+    facts = {**dataclasses.asdict(setting), "model": setting.model.model_dump(), "parameters": parameters}
+    return {**facts, "compiled": {"plain": backend}, "measured": lines, "not_measured": faults}
+
+
+def in_a_process(task: Task, out: Path) -> dict[str, Any]:
+    """{"lines"} or {"fault"}. A GPU allows no fork of a process that has seen it; without one, forks start faster."""
+    out.unlink(missing_ok=True)
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    if not torch.cuda.is_available():
+        context.set_forkserver_preload(["torch._dynamo", "transformers.models.gpt2.modeling_gpt2", "kinds"])
+    process = context.Process(target=child, args=(task, out))
+    process.start()
+    process.join()
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"fault": f"ended with {process.exitcode}"}
+    return found
+
+
+def child(task: Task, out: Path) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # at toy size threads only wait for each other
+    try:
+        out.write_text(json.dumps({"lines": kinds.measure(task)}))
+    except Exception as error:
+        traceback.print_exc()
+        out.write_text(json.dumps({"fault": f"{type(error).__name__}: {error}"}))
+
+
+def this_gpu(peak_teraflops: float | None) -> Gpu | None:
+    """The card by the name that its driver gives; None without a card, or with one of unknown peak."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    if peak_teraflops is not None:
+        return find_gpu(name, peak_teraflops)
+    words = "".join(character for character in name.lower() if character.isalnum())
+    fitting = [gpu for known, gpu in GPUS.items() if known.lower().replace("-", "") in words]
+    return max(fitting, key=lambda gpu: len(gpu.name), default=None)
+
+
+def add_utilisation(models: Sequence[dict[str, Any]], gpu: Gpu | None) -> None:
+    """To every line: its share of the card's peak, and its speed in effective tokens against the plain loop's."""
+    for model in models:
+        plain = [line for line in model["measured"] if line["kind"] == "plain"]
+        for line in model["measured"]:
+            line["utilisation"] = line["flops_per_second"] / (gpu.peak_teraflops * 1e12) if gpu else None
+            line["of_plain"] = (
+                line["effective_tokens_per_second"] / plain[0]["effective_tokens_per_second"] if plain else None
+            )
+
+
+def about(gpu: Gpu | None, toy_size: bool) -> dict[str, Any]:
+    """When, where and with what."""
+    card = None
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        peak = dataclasses.asdict(gpu) if gpu else None
+        card = {"name": torch.cuda.get_device_name(), "memory_bytes": memory, "peak": peak}
+    return {
+        "what": "bench/gpu/throughput.py",
+        "toy": toy_size,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "card": card,
+        "cuda": torch.version.cuda,
+        **provenance().model_dump(mode="json"),
+    }
+
+
+def show(model: dict[str, Any]) -> None:
+    rows = []
+    for line in model["measured"]:
+        speed = f"{line['tokens_per_second']:,.0f} tokens/s, {line['sequences_per_second']:,.1f} rows/s"
+        share = "" if line["utilisation"] is None else f", {line['utilisation']:.1%} utilisation"
+        peak = "" if line["peak_memory_bytes"] is None else f"{line['peak_memory_bytes'] / 1e9:.1f} GB"
+        full = line["case"] == "baseline" and line["kind"] == "our loop"
+        goal = GOALS.get(model["name"], "") if full else ""
+        rows.append(Row(f"{line['kind']}: {line['case']}", speed + share, peak, line["of_plain"], goal))
+    rows += [Row(f"{fault['kind']}: not measured", fault["fault"], "", None, "") for fault in model["not_measured"]]
+    title = f"{model['name']}: {model['parameters'] / 1e6:,.4g}M parameters, {model['rows']} rows a step"
+    print_table(title, rows, "effective tokens/s, of the plain loop's")
+
+
+if __name__ == "__main__":
+    main()
