@@ -48,6 +48,7 @@ def test_every_stage_has_a_command() -> None:
         "export",
         "summary",
         "schemas",
+        "tune",
         "run",
     }
 

@@ -136,23 +136,18 @@ def plan(args: argparse.Namespace) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     from dataeff.study.load import validate
-    from dataeff.study.types import Hardware
+    from dataeff.study.types import RUN_SETTINGS, Hardware
 
-    names = ("processes", "threads", "micro_batch", "zero_stage", "checkpoint_every", "heldout_points")
-    hardware = validate(Hardware, {name: getattr(args, name) for name in names}, "dataeff pretrain")
+    hardware = validate(Hardware, {name: getattr(args, name) for name in RUN_SETTINGS}, "dataeff pretrain")
     if hardware.processes > 1 and "RANK" not in os.environ:
-        _start_processes(hardware.processes)
+        from dataeff.pretrain.launch import start
+
+        start(hardware.processes, sys.argv[1:])
     from dataeff.pretrain import loop
     from dataeff.study.specs import PretrainSpec, read_spec
 
     inputs = loop.Inputs(args.plan, args.samples, args.tokens, args.tokenizer, args.heldout)
     loop.run(read_spec(args.spec, PretrainSpec), inputs, args.state, args.out, hardware)
-
-
-def _start_processes(count: int) -> None:
-    """Replaces this process by torchrun, which starts this same command once per rank."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    os.execv(sys.executable, [*torchrun, "-m", "dataeff", *sys.argv[1:]])
 
 
 def evaluate_items(args: argparse.Namespace) -> None:
@@ -228,15 +223,33 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(name, type=Path, required=True, help=what)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="prefixes of the .bin/.idx files")
-    for name, default, what in (
-        ("--processes", 1, "ranks on this machine"),
-        ("--threads", 1, "CPU threads per rank"),
-        ("--micro-batch", 8, "rows per rank and pass"),
-        ("--zero-stage", 0, "DeepSpeed ZeRO stage, 0 to 3"),
-        ("--checkpoint-every", 50, "steps"),
-        ("--heldout-points", 10, "how often the held-out probe is taken"),
+    for name, kind, default, what in (
+        ("--processes", int, 1, "ranks on this machine"),
+        ("--threads", int, 1, "CPU threads per rank"),
+        ("--micro-batch", _rows, 8, "rows per rank and pass; auto: the most that fit"),
+        ("--zero-stage", int, 0, "DeepSpeed ZeRO stage, 0 to 3"),
+        ("--activation-checkpointing", _truth, False, "true: compute activations again in the backward pass"),
+        ("--checkpoint-every", int, 50, "steps"),
+        ("--keep-last", int, 2, "resume checkpoints that are kept"),
+        ("--keep-every", int, None, "steps; such checkpoints are kept beyond the run's end"),
+        ("--heldout-points", int, 10, "how often the held-out probe is taken"),
+        ("--max-skipped", int, 5, "steps in a row whose loss or gradient is no number, before the run is stopped"),
+        ("--timeout-seconds", int, 600, "how long ranks wait for one that does not come"),
     ):
-        parser.add_argument(name, type=int, default=default, help=f"{what} (default {default}); never changes the plan")
+        told = f"{what} (default {str(default).lower()}); never changes the plan"
+        parser.add_argument(name, type=kind, default=default, help=told)
+
+
+def _rows(text: str) -> int | str:
+    if text != "auto" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': a number of rows or auto is needed")
+    return text if text == "auto" else int(text)
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}': true or false is needed")
+    return text == "true"
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

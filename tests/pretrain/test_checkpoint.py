@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from torch import nn
 
 from dataeff.pretrain.average import WeightAverage
-from dataeff.pretrain.checkpoint import KEEP, list_checkpoints, load, newest_sound, save
+from dataeff.pretrain.checkpoint import Kept, bytes_needed, clear, list_checkpoints, load, newest_sound, save
 from dataeff.study.types import Averaging
 
 IDENTITY = {"spec_digest": "s", "plan_digest": "p"}
@@ -50,8 +52,53 @@ def steps_in(state: Path) -> list[int]:
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     save_steps(tmp_path, 3, 6, 9, 1000)
     assert steps_in(tmp_path) == [1000, 9]
-    assert len(steps_in(tmp_path)) == KEEP
     assert newest_sound(tmp_path, IDENTITY) == (1000, tmp_path / "step-00001000")
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (Kept(), [12, 9]),
+        (Kept(last=1), [12]),
+        (Kept(last=9), [12, 9, 6, 3]),
+        (Kept(last=1, every=6), [12, 6]),
+        (Kept(last=1, every=9), [12, 9]),
+    ],
+)
+def test_what_is_kept(tmp_path: Path, kept: Kept, expected: list[int]) -> None:
+    for step in (3, 6, 9, 12):
+        save(Engine(), tmp_path, step, IDENTITY, rank=0, barrier=lambda: None, kept=kept)
+    assert steps_in(tmp_path) == expected
+
+
+def test_the_end_of_a_run_leaves_what_is_kept_for_good(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    save_steps(state, 8, 9)
+    (state / "metrics.jsonl").touch()
+    clear(state, Kept(every=4))
+    assert sorted(path.name for path in state.iterdir()) == ["metrics.jsonl", "step-00000008"]
+    clear(state, Kept(every=5))
+    assert not state.exists()
+
+
+def test_bytes_are_those_of_the_newest_or_an_estimate(tmp_path: Path) -> None:
+    assert bytes_needed(tmp_path, 10, "fp32") == 120  # weights and two moments of 4 bytes
+    assert bytes_needed(tmp_path, 10, "bf16") == 140
+    save_steps(tmp_path, 3)
+    files = [path for path in (tmp_path / "step-00000003").rglob("*") if path.is_file()]
+    assert bytes_needed(tmp_path, 10, "fp32") == sum(path.stat().st_size for path in files) > 100
+
+
+def test_what_cannot_be_written_gives_its_room_back(tmp_path: Path) -> None:
+    class Full(Engine):
+        def save_checkpoint(self, folder: str, tag: str, save_latest: bool) -> None:
+            super().save_checkpoint(folder, tag, save_latest)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save_steps(tmp_path, 3)
+    with pytest.raises(OSError, match="No space left"):
+        save(Full(), tmp_path, 6, IDENTITY, rank=0, barrier=lambda: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
 def test_no_state_is_no_checkpoint(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from dataeff.families.gpt import Gpt
 from dataeff.files import MANIFEST, check_manifest, read_json
 from dataeff.plan import TrainingPlan
+from dataeff.pretrain.owner import owned
 from dataeff.pretrain.probe import probe_measures
 from dataeff.tokens.vocabulary import load
 from tests.pretrain.training import CHECKPOINT_EVERY, Material, Training, study_of
@@ -29,19 +32,6 @@ FROM_THE_PLAN = {
     "raw_tokens": "cumulative_raw_tokens",
     "effective_tokens": "cumulative_effective_tokens",
 }
-
-
-@pytest.fixture(scope="session")
-def undisturbed(material: Material, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
-    """Runs with dropout that nothing interrupted, by variant."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return {variant: material.training(variant, folder / variant).finish() for variant in VARIANTS}
-
-
-@pytest.fixture(scope="session")
-def one_process(still: Material, tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """The composed run without dropout: one process, micro-batches of 8, no ZeRO."""
-    return still.training("composed", tmp_path_factory.mktemp("one_process")).finish()
 
 
 def content(run: Training, name: str) -> bytes:
@@ -176,6 +166,45 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert_identical(run.finish(), undisturbed["composed"])
     assert f"checkpoint passed over: {run.state}/step-00000009" in run.log
     assert f"continues after step 6 from {run.state}/step-00000006" in run.log
+
+
+def test_checkpoints_for_good_stay_and_a_run_made_again_starts_at_them(
+    material: Material, undisturbed: dict[str, Training], tmp_path: Path
+) -> None:
+    run = material.training("composed", tmp_path, keep_every=5, keep_last=1).finish()
+    assert run.checkpoints == [15, 10, 5]
+    for name in IDENTICAL:
+        assert content(run, name) == content(undisturbed["composed"], name)
+    shutil.rmtree(run.out)
+    again = material.training("composed", tmp_path)
+    assert_identical(again.finish(), undisturbed["composed"])
+    assert "continues after step 15 from" in again.log
+
+
+def test_of_several_ranks_one_passes_over_a_damaged_checkpoint(
+    material: Material, two_ranks: Training, tmp_path: Path
+) -> None:
+    run = material.training("composed", tmp_path)
+    ranks = run.start_ranks(2)
+    ranks.wait_for_rows(11)
+    ranks.kill()
+    assert run.checkpoints == [9, 6]
+    _flip(run.state / "step-00000009")
+    assert_identical(run.finish_ranks(2), two_ranks)
+    assert run.log.count(f"checkpoint passed over: {run.state}/step-00000009") == 1
+    assert run.log.count("continues after step 6") == 1
+
+
+def test_ranks_wait_together_for_another_owner(material: Material, two_ranks: Training, tmp_path: Path) -> None:
+    """For longer than they would wait for each other."""
+    run = material.training("composed", tmp_path, timeout_seconds=1)
+    with owned(run.state.with_name("state.owner")):
+        ranks = run.start_ranks(2)
+        run.wait_for(ranks.processes[0], lambda: (run.place / "log").exists() and "in use by host" in run.log)
+        time.sleep(3)
+        assert all(process.is_alive() for process in ranks.processes)
+    assert ranks.ends() == [0, 0], run.log
+    assert_identical(run, two_ranks)
 
 
 def test_a_checkpoint_of_another_spec_is_not_used(

@@ -273,6 +273,19 @@ def test_killed_at_zero_3_a_run_exports_the_same_average(still: Material, zero_3
     assert_identical(run.finish(), zero_3)
 
 
+def test_a_damaged_part_of_two_ranks_average_is_passed_over(still: Material, zero_3: Training, tmp_path: Path) -> None:
+    run = averaged(still, tmp_path, AVERAGINGS["ema"], zero_stage=3)
+    ranks = run.start_ranks(2)
+    ranks.wait_for_rows(11)
+    ranks.kill()
+    assert run.checkpoints == [9, 6]
+    part = run.state / "step-00000009/average-1-of-2.pt"
+    part.write_bytes(part.read_bytes()[:-1])
+    assert_same_average(run.finish_ranks(2), zero_3)
+    assert run.log.count(f"checkpoint passed over: {part} has ") == 1
+    assert "continues after step 6 from" in run.log
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])

@@ -173,7 +173,7 @@ class Material:
             indexes = {metric: item / "analyze" / metric for metric in self.study.variant(run).selections}
             plan.run(spec, item / "samples", indexes, self.scale / "plan" / run.name)
 
-    def training(self, variant: str, place: Path, family: str = "gpt", **hardware: int) -> Training:
+    def training(self, variant: str, place: Path, family: str = "gpt", **hardware: int | str | bool) -> Training:
         return Training(self, family, f"{family}-{variant}-100-s1234", place, hardware)
 
 
@@ -185,7 +185,7 @@ class Training:
     family: str
     name: str
     place: Path
-    hardware: dict[str, int]
+    hardware: dict[str, Any]
 
     @property
     def out(self) -> Path:
@@ -213,14 +213,38 @@ class Training:
         }
         hardware = {"checkpoint_every": CHECKPOINT_EVERY, "heldout_points": 2, **self.hardware}
         options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        options += [word for name, value in hardware.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        options += [
+            word for name, value in hardware.items() for word in (f"--{name.replace('_', '-')}", str(value).lower())
+        ]
         return ["pretrain", *options, "--tokens", *map(str, material.token_files(self.family))]
 
-    def start(self) -> BaseProcess:
+    def start(self, prepare: Callable[[], None] | None = None) -> BaseProcess:
+        """`prepare` (a function of a module) runs in the process before anything else."""
         self.place.mkdir(parents=True, exist_ok=True)
-        process = _server().Process(target=_main, args=(self.arguments, self.place / "log"))
+        process = _server().Process(target=_main, args=(self.arguments, self.place / "log", {}, prepare))
         process.start()
         return process
+
+    def start_ranks(self, count: int, prepare: Callable[[], None] | None = None) -> RankProcesses:
+        """As torchrun starts them, which takes seconds: each a process of its own, the store in this one."""
+        from torch.distributed import TCPStore
+
+        self.place.mkdir(parents=True, exist_ok=True)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        sizes = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        processes = []
+        for rank in range(count):
+            own = {name: str(value) for name, value in {**shared, **sizes, "RANK": rank, "LOCAL_RANK": rank}.items()}
+            arguments = (self.arguments, self.place / "log", own, prepare)
+            processes.append(_server().Process(target=_main, args=arguments))
+            processes[-1].start()
+        return RankProcesses(self, processes, store)
+
+    def finish_ranks(self, count: int, prepare: Callable[[], None] | None = None) -> Training:
+        """Runs on `count` ranks to the end."""
+        assert self.start_ranks(count, prepare).ends() == [0] * count, self.log
+        return self
 
     def finish(self) -> Training:
         """Runs to the end; the test fails with the log where that fails."""
@@ -239,7 +263,7 @@ class Training:
     def kill_after(self, rows: int) -> None:
         """Starts the run and ends it by SIGKILL as soon as its metrics hold this many rows."""
         process = self.start()
-        self.wait_for(process, lambda: self._rows() >= rows)
+        self.wait_for(process, lambda: self.rows() >= rows)
         process.kill()
         process.join()
         assert process.exitcode == -9, self.log
@@ -249,7 +273,7 @@ class Training:
             assert process.is_alive(), self.log
             time.sleep(0.002)
 
-    def _rows(self) -> int:
+    def rows(self) -> int:
         path = self.state / "metrics.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -275,6 +299,38 @@ class Training:
         return [step for step, _ in list_checkpoints(self.state)]
 
 
+@dataclass(frozen=True)
+class RankProcesses:
+    """The ranks of a training that runs. `store`: what they share; it lives as long as this does."""
+
+    training: Training
+    processes: list[BaseProcess]
+    store: Any
+
+    def wait_for_rows(self, rows: int) -> None:
+        self.training.wait_for(self.processes[0], lambda: self.training.rows() >= rows)
+
+    def signal(self, number: int, *ranks: int) -> None:
+        for rank in ranks or range(len(self.processes)):
+            pid = self.processes[rank].pid
+            if pid is not None and self.processes[rank].is_alive():
+                os.kill(pid, number)
+
+    def ends(self, seconds: float = 120) -> list[int | None]:
+        """Waits for all; their exit codes. None: still running, and killed now."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        self.kill()
+        return codes
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
 def _server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -295,10 +351,15 @@ def start_server() -> None:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _main(arguments: list[str], log: Path) -> None:
+def _main(
+    arguments: list[str], log: Path, environment: dict[str, str], prepare: Callable[[], None] | None = None
+) -> None:
+    os.environ.update(environment)
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+    if prepare is not None:
+        prepare()
     from dataeff.cli import main
 
     main(arguments)

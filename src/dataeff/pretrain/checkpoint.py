@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from dataeff.files import MANIFEST, check_manifest, read_json, write_manifest
 from dataeff.pretrain.average import WeightAverage
 
 _NAME = re.compile(r"^step-(\d{8})$")
-KEEP = 2
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay: the newest `last`, and those of every `every` steps (None: no such)."""
+
+    last: int = 2
+    every: int | None = None
+
+    def for_good(self, step: int) -> bool:
+        return self.every is not None and step % self.every == 0
 
 
 def folder_of(state: Path, step: int) -> Path:
@@ -39,9 +50,10 @@ def save(
     rank: int,
     barrier: Any,
     average: WeightAverage | None = None,
+    kept: Kept = Kept(),
 ) -> None:
     """Saves after `step` steps are done; all ranks call it. `identity`: digests that a resume must match; `average`:
-    this rank's part, if it has one.
+    this rank's part, if it has one. What could not be written whole is removed: a full disk gets its room back.
     """
     temporary = state / f".saving-{step:08d}"
     if rank == 0:
@@ -49,18 +61,49 @@ def save(
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
     barrier()
-    engine.save_checkpoint(str(temporary), tag="engine", save_latest=False)
-    if average is not None:
-        average.save(temporary)
-    barrier()
+    try:
+        engine.save_checkpoint(str(temporary), tag="engine", save_latest=False)
+        if average is not None:
+            average.save(temporary)
+        barrier()
+        if rank == 0:
+            write_manifest(temporary, step=step, **identity)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if rank == 0:
-        write_manifest(temporary, step=step, **identity)
         target = folder_of(state, step)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        for _, old in list_checkpoints(state)[KEEP:]:
-            shutil.rmtree(old)
+        remove_old(state, kept)
     barrier()
+
+
+def remove_old(state: Path, kept: Kept) -> None:
+    """Removes the checkpoints that nothing asks to keep."""
+    for step, old in list_checkpoints(state)[kept.last :]:
+        if not kept.for_good(step):
+            shutil.rmtree(old)
+
+
+def clear(state: Path, kept: Kept) -> None:
+    """Removes what a finished run needs no more: all, but for checkpoints that are kept for good and their logs."""
+    found = list_checkpoints(state)
+    if not any(kept.for_good(step) for step, _ in found):
+        shutil.rmtree(state)
+        return
+    for step, folder in found:
+        if not kept.for_good(step):
+            shutil.rmtree(folder)
+
+
+def bytes_needed(state: Path, parameters: int, precision: str) -> int:
+    """What a checkpoint takes on disk: as the newest one, else weights and Adam's moments; in half precision, the
+    weights in both.
+    """
+    for _, folder in list_checkpoints(state):
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return parameters * (12 if precision == "fp32" else 14)
 
 
 def newest_sound(state: Path, identity: dict[str, str], needed: Sequence[str] = ()) -> tuple[int, Path] | None:

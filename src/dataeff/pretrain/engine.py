@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from dataeff.memory import keep_freed_memory
 from dataeff.study.specs import PretrainSpec
@@ -23,21 +26,40 @@ from dataeff.study.types import Adam, Hardware
 
 @dataclass(frozen=True)
 class Ranks:
+    """One rank among its like. `store`: what all share by name, also while some wait and others do not."""
+
     rank: int
     world_size: int
     device: torch.device
+    store: Store
 
     def barrier(self) -> None:
         if self.world_size > 1:
             torch.distributed.barrier()
 
-    def sum(self, value: float) -> float:
-        """The sum of a number over all ranks, in float64."""
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of each number over all ranks, in float64."""
+        if self.world_size == 1:
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(totals)
+        return [float(total) for total in totals.tolist()]
+
+    def smallest(self, value: int) -> int:
+        """The smallest of all ranks' numbers."""
         if self.world_size == 1:
             return value
-        total = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        return float(total)
+        least = torch.tensor(value, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
+        return int(least)
+
+    def of_first(self, value: int) -> int:
+        """Rank 0's number."""
+        if self.world_size == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.int64, device=self.device)
+        torch.distributed.broadcast(told, src=0)
+        return int(told)
 
 
 def start_ranks(hardware: Hardware) -> Ranks:
@@ -52,11 +74,19 @@ def start_ranks(hardware: Hardware) -> Ranks:
         keep_freed_memory()
         device, backend = torch.device("cpu"), "gloo"
     if "RANK" in os.environ:
-        torch.distributed.init_process_group(backend)
+        store, rank, world_size = next(rendezvous("env://"))
     else:
         os.environ["LOCAL_RANK"] = "0"
-        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+        store, rank, world_size = HashStore(), 0, 1
+    torch.distributed.init_process_group(
+        backend,
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=world_size,
+        # The watch of hung ranks, which tells more, comes first: see watch.py.
+        timeout=timedelta(seconds=2 * hardware.timeout_seconds + 60),
+    )
+    return Ranks(rank, world_size, device, PrefixStore("dataeff", store))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -68,10 +98,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def engine_config(spec: PretrainSpec, hardware: Hardware, world_size: int) -> dict[str, Any]:
     """DeepSpeed's configuration. The loop decides where a step ends, since reshape changes the rows per step."""
+    rows = 1 if hardware.micro_batch == "auto" else hardware.micro_batch  # for the engine's own count of samples only
     config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": hardware.micro_batch,
+        "train_micro_batch_size_per_gpu": rows,
         "gradient_accumulation_steps": 1,
-        "train_batch_size": hardware.micro_batch * world_size,
+        "train_batch_size": rows * world_size,
         "managed_gradient_accumulation": False,
         "gradient_clipping": spec.adam.clip,
         "zero_optimization": {"stage": hardware.zero_stage},
@@ -83,35 +114,78 @@ def engine_config(spec: PretrainSpec, hardware: Hardware, world_size: int) -> di
     return config
 
 
-def make_optimizer(model: nn.Module, adam: Adam) -> torch.optim.Optimizer:
-    """torch's AdamW: DeepSpeed's own would compile a kernel for minutes; the loop sets the rate at every step."""
-    return torch.optim.AdamW(
+class GuardedAdamW(torch.optim.AdamW):
+    """torch's AdamW (DeepSpeed's own would compile a kernel for minutes) that leaves weights and moments as they are
+    where the step's loss or gradient norm is no finite number, as far as it was told them.
+    """
+
+    loss = 0.0
+    gradient_norm = 0.0
+
+    def step(self, closure: Any = None) -> Any:
+        if math.isfinite(self.loss) and math.isfinite(self.gradient_norm):
+            return super().step(closure)
+        return None
+
+
+def make_optimizer(model: nn.Module, adam: Adam) -> GuardedAdamW:
+    """The loop sets its rate at every step."""
+    return GuardedAdamW(
         parameter_groups(model, adam.weight_decay), lr=0.0, betas=(adam.beta1, adam.beta2), eps=adam.epsilon
     )
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Has each layer of a library's model keep its input alone and compute the rest again in the backward pass."""
+    # The library is about to rename it.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def make_engine(model: nn.Module, spec: PretrainSpec, hardware: Hardware, ranks: Ranks) -> Any:
     compile_communication()
     import deepspeed
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
+    if GuardedAdamW not in ZERO_SUPPORTED_OPTIMIZERS:  # as torch's own is
+        ZERO_SUPPORTED_OPTIMIZERS.append(GuardedAdamW)
+    if hardware.activation_checkpointing:
+        checkpoint_activations(model)
+    optimizer = make_optimizer(model, spec.adam)
     engine, *_ = deepspeed.initialize(
         model=model,
-        optimizer=make_optimizer(model, spec.adam),
+        optimizer=optimizer,
         config=engine_config(spec, hardware, ranks.world_size),
         dist_init_required=None,
     )
+    # Without ZeRO, half precision makes its moments by a step with no gradient: Adam's count of steps, by which it
+    # corrects its first moments, would be one ahead for ever.
+    optimizer.state.clear()
     if hardware.zero_stage == 0 and spec.precision == "fp32":
-        _keep_gradient_norm(engine, model, spec.adam.clip)
+        _keep_gradient_norm(engine, model, optimizer, spec.adam.clip)
     return engine
 
 
-def _keep_gradient_norm(engine: Any, model: nn.Module, clip: float) -> None:
-    """In plain fp32 the engine clips without telling the norm that it clipped by; every other mode tells it."""
+def update(engine: Any, loss: float) -> float:
+    """Ends a step: an update of the weights, unless the loss (the same on all ranks) or the gradient is no finite
+    number. Returns the gradient's norm; inf where DeepSpeed found no finite one.
+    """
+    engine.basic_optimizer.loss = loss
+    engine.step()
+    norm = engine.get_global_grad_norm()
+    return math.inf if norm is None or getattr(engine.optimizer, "overflow", False) else float(norm)
+
+
+def _keep_gradient_norm(engine: Any, model: nn.Module, optimizer: GuardedAdamW, clip: float) -> None:
+    """In plain fp32 the engine clips without telling the norm that it clipped by, and updates whatever it is; every
+    other mode tells it, and makes no update of what is no number.
+    """
 
     def clip_and_keep() -> None:
-        engine._global_grad_norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip))
+        engine._global_grad_norm = optimizer.gradient_norm = norm
 
     engine.clip_fp32_gradients = clip_and_keep
 

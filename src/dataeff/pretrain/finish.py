@@ -12,6 +12,7 @@ from torch import nn
 
 from dataeff.files import MANIFEST, atomic_directory, check_manifest, read_json, write_json, write_manifest
 from dataeff.plan import TrainingPlan
+from dataeff.pretrain.guards import guard_facts
 from dataeff.pretrain.meter import peak_memory_bytes
 from dataeff.provenance import provenance
 from dataeff.study.specs import PretrainSpec
@@ -42,6 +43,7 @@ class Finished:
     """Beside the steps: startup, heldout, checkpoint."""
     world_size: int
     threads: int
+    micro_batch: int
     averaged: Averaged | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -56,7 +58,8 @@ class Finished:
             "raw_tokens": last["raw_tokens"],
             "effective_tokens": last["effective_tokens"],
             "epochs": self.plan.facts["epochs"],
-            "final_training_loss": sum(row["loss"] for row in tail) / len(tail),
+            "final_training_loss": _mean([row["loss"] for row in tail if row["loss"] is not None]),
+            **guard_facts(self.metrics),
             **self._heldout({name: value for name, value in last.items() if name.startswith("heldout_")}),
             **provenance().model_dump(mode="json"),
         }
@@ -85,7 +88,13 @@ class Finished:
             "peak_memory_bytes": peak_memory_bytes(),
             "world_size": self.world_size,
             "threads": self.threads,
+            "micro_batch": self.micro_batch,
         }
+
+
+def _mean(losses: list[float]) -> float | None:
+    """None where each of the steps was passed over."""
+    return sum(losses) / len(losses) if losses else None
 
 
 def write(finished: Finished, network: Any, weights: dict[str, Any], tokenizer: Path, out: Path) -> None:

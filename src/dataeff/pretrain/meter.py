@@ -22,6 +22,7 @@ class Log:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(kept))
         temporary.replace(path)
+        self.path = path
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in kept]
         self._stream: TextIO = path.open("a")
 
@@ -36,6 +37,27 @@ class Log:
     def close(self) -> None:
         self.sync()
         self._stream.close()
+
+
+class Logs:
+    """The two logs of a run's state folder, of which `done_steps` steps are done."""
+
+    def __init__(self, state: Path, done_steps: int) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.metrics = Log(state / "metrics.jsonl", done_steps)
+        self.timings = Log(state / "timings.jsonl", done_steps)
+
+    def write(self, row: dict[str, Any], seconds: float) -> None:
+        self.metrics.write(row)
+        self.timings.write({"step": row["step"], "seconds": round(seconds, 6)})
+
+    def sync(self) -> None:
+        self.metrics.sync()
+        self.timings.sync()
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.timings.close()
 
 
 def _complete_lines(path: Path) -> list[str]:
@@ -55,9 +77,10 @@ class Progress:
         reading = self._pace.reading(row["effective_tokens"], now=now)
         if reading is None:
             return
+        loss = "passed over" if row["loss"] is None else f"loss {row['loss']:.4f}"
         heldout = f"  held-out {row['heldout_loss']:.4f}" if "heldout_loss" in row else ""
         print(
-            f"{self._name}  step {row['step']}/{steps}  loss {row['loss']:.4f}{heldout}  "
+            f"{self._name}  step {row['step']}/{steps}  {loss}{heldout}  "
             f"lr {row['learning_rate']:.2e}  {row['effective_tokens']:,} tokens  "
             f"{reading.rate:,.0f} tokens/s  {reading.left}",
             flush=True,

@@ -12,12 +12,46 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataeff.errors import DataeffError
 
+if TYPE_CHECKING:
+    from dataeff.pretrain.engine import Ranks
+
 WAIT_SECONDS = 3600.0
+_OWNED, _MARGIN_SECONDS = "owned", 60.0
+
+
+@contextmanager
+def owned_by_all(path: Path, ranks: Ranks, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Rank 0 holds the lock for all ranks; the others wait in the store that they share, which no collective's timeout
+    limits, and end as it does where it gives up.
+    """
+    if ranks.rank > 0:
+        _await_first(path, ranks, wait_seconds)
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(owned(path, wait_seconds=wait_seconds))
+        except BaseException:
+            ranks.store.set(_OWNED, "no")
+            raise
+        ranks.store.set(_OWNED, "yes")
+        yield
+
+
+def _await_first(path: Path, ranks: Ranks, wait_seconds: float) -> None:
+    deadline = time.monotonic() + wait_seconds + _MARGIN_SECONDS
+    while not ranks.store.check([_OWNED]):
+        if time.monotonic() >= deadline:
+            raise DataeffError(f"{path}: rank 0 did not come to own it; start again")
+        time.sleep(0.05)
+    if ranks.store.get(_OWNED) != b"yes":
+        raise DataeffError(f"{path}: rank 0 does not own it; what it said tells why")
 
 
 @contextmanager

@@ -508,12 +508,31 @@ class Hardware(Frozen):
 
     processes: PositiveInt = 1
     threads: PositiveInt = 1
-    micro_batch: PositiveInt = 8
+    micro_batch: PositiveInt | Literal["auto"] = Field(
+        default=8, description="rows per rank and pass; auto: the most that fit, found before training"
+    )
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    activation_checkpointing: bool = Field(
+        default=False, description="compute each layer's activations again in the backward pass: less memory, more time"
+    )
     checkpoint_every: PositiveInt = 50
+    keep_last: PositiveInt = Field(default=2, description="resume checkpoints that are kept, the newest ones")
+    keep_every: PositiveInt | None = Field(
+        default=None, description="steps; such checkpoints are made and kept, beyond the run's end"
+    )
     heldout_points: Annotated[int, Field(ge=0, strict=True)] = 10
+    max_skipped: Annotated[int, Field(ge=0, strict=True)] = Field(
+        default=5, description="steps in a row with a loss or gradient that is no number, before the run is stopped"
+    )
+    timeout_seconds: PositiveInt = Field(
+        default=600, description="how long ranks wait for one that does not come, before the run ends with its name"
+    )
     memory_mb: PositiveInt = 2500
     minutes: PositiveInt = 60
+
+
+RUN_SETTINGS = tuple(name for name in Hardware.model_fields if name not in ("memory_mb", "minutes"))
+"""The fields of Hardware that are options of `dataeff pretrain`; the others are what a scheduler is asked for."""
 
 
 class Scale(Frozen):

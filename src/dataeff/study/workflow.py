@@ -20,7 +20,7 @@ from dataeff.families.traits import PROMPTED
 from dataeff.files import read_yaml, write_if_changed
 from dataeff.study.load import Study, load_study, merge
 from dataeff.study.specs import all_specs, check_specs, write_specs
-from dataeff.study.types import BertTokenizer, Gpt2Tokenizer, Run
+from dataeff.study.types import RUN_SETTINGS, BertTokenizer, Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
 LAUNCHED = "DATAEFF_LAUNCHED"
@@ -162,9 +162,10 @@ def fetched_tokenizers(study: Study) -> list[str]:
 
 def hardware_options(study: Study) -> str:
     """The command-line options of `dataeff pretrain` that say how, not what: text of the command, never a param."""
-    hardware = study.hardware
-    fields = ("processes", "threads", "micro_batch", "zero_stage", "checkpoint_every", "heldout_points")
-    return " ".join(f"--{field.replace('_', '-')} {getattr(hardware, field)}" for field in fields)
+    settings = {name: getattr(study.hardware, name) for name in RUN_SETTINGS}
+    return " ".join(
+        f"--{name.replace('_', '-')} {str(value).lower()}" for name, value in settings.items() if value is not None
+    )
 
 
 def cache_folder(study: Study) -> str:

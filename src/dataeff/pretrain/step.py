@@ -1,0 +1,145 @@
+"""One optimizer step: a row of the plan and its samples become losses, gradients, an update, and a row of metrics."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dataeff import keyed
+from dataeff.families.batch import Cut, StepBatch
+from dataeff.pretrain import guards
+from dataeff.pretrain.engine import update
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dataeff.families import Family
+    from dataeff.plan import TrainingPlan
+    from dataeff.pretrain.average import WeightAverage
+    from dataeff.pretrain.engine import Ranks
+    from dataeff.pretrain.signals import StopRequest
+    from dataeff.pretrain.watch import Watch
+    from dataeff.study.specs import PretrainSpec
+    from dataeff.token_drop import TokenDrop
+
+Positions = NDArray[np.int64]
+
+
+def passes(rows: int, micro_batch: int, rank: int, world_size: int) -> list[tuple[Positions, int]]:
+    """A rank's micro-batches of a step: (row numbers, 1 or 0); 0 marks a repeated row that does not count.
+
+    Every rank runs the same number of them, since some ZeRO stages communicate in each.
+    """
+    share = np.array_split(np.arange(rows, dtype=np.int64), world_size)
+    count = -(-len(share[0]) // micro_batch)
+    own = share[rank]
+    parts = np.array_split(own, count) if len(own) else []
+    counted = [(part, 1) for part in parts if len(part)]
+    return counted + [(np.zeros(1, dtype=np.int64), 0)] * (count - len(counted))
+
+
+class Steps:
+    """What makes the steps of a run; loop.Trainer sets it up."""
+
+    spec: PretrainSpec
+    plan: TrainingPlan
+    state: Path
+    ranks: Ranks
+    stop: StopRequest
+    micro_batch: int
+    family: Family
+    samples: Any
+    token_drop: TokenDrop | None
+    engine: Any
+    average: WeightAverage | None
+    watch: Watch
+    skips: guards.Skips
+    asked_to_stop = False
+    """Whether, as of the last step, a signal asks any rank to stop: all ranks know the same."""
+    _gradient_norm = 0.0
+
+    def step(self, step: int, ids: Positions) -> dict[str, Any]:
+        """One optimizer step on the samples `ids`; returns its metrics row."""
+        plan_row = self.plan.steps.iloc[step]
+        length, kept = int(plan_row["sequence_length"]), int(plan_row["kept_tokens"])
+        batch = self.family.step_batch(self.samples, ids, self.cut(step, length))
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = float(plan_row["learning_rate"])
+        self.watch.reach(step + 1, "training")
+        torch.manual_seed(keyed.key(self.spec.run.seed, "dropout", step, self.ranks.rank))
+        totals = dict.fromkeys(batch.counts, 0.0)
+        for rows, counted in passes(batch.rows, self.micro_batch, self.ranks.rank, self.ranks.world_size):
+            for name, loss in self.forward_backward(batch, rows, counted, step, kept).items():
+                totals[name] += loss * counted
+        # One exchange tells every rank the step's losses and whether any of them is asked to stop.
+        *sums, stops = self.ranks.sums([*totals.values(), float(self.stop.asked)])
+        self.asked_to_stop = stops > 0
+        means = {name: total / batch.counts[name] for name, total in zip(totals, sums, strict=True)}
+        loss = sum(means.values())
+        self._gradient_norm = update(self.engine, loss)
+        became = self._judge(loss, step, ids)
+        if self.average is not None:
+            self.average.observe(step + 1)
+        return {
+            "step": step + 1,
+            "loss": guards.shown(loss),
+            **({name: guards.shown(mean) for name, mean in means.items()} if len(means) > 1 else {}),
+            "learning_rate": float(plan_row["learning_rate"]),
+            "gradient_norm": guards.shown(self._gradient_norm),
+            "sequence_length": length,
+            "kept_tokens": kept,
+            "raw_tokens": int(plan_row["cumulative_raw_tokens"]),
+            "effective_tokens": int(plan_row["cumulative_effective_tokens"]),
+            **batch.facts,
+            **({} if became == "applied" else {became: True}),
+        }
+
+    def forward_backward(
+        self, batch: StepBatch, rows: Positions, weight: float, step: int, kept: int
+    ) -> dict[str, float]:
+        """One pass over some rows of a step: its gradients are added up; the losses' sums over the rows."""
+        if self.token_drop is not None:
+            rows_B = torch.from_numpy(rows).to(self.ranks.device)
+            self.token_drop.set_step(step, kept=kept, rows_B=rows_B, rows=batch.rows)
+        sums = self.family.loss_sums(self.engine, batch.part(rows, self.ranks.device))
+        # DeepSpeed averages gradients over ranks; each part of the loss is a mean over the whole step.
+        scaled = [loss * (weight * self.ranks.world_size / batch.counts[name]) for name, loss in sums.items()]
+        self.engine.backward(reduce(add, scaled))
+        return {name: float(loss.detach()) for name, loss in sums.items()}
+
+    def cut(self, step: int, length: int) -> Cut:
+        # An order of admission exists where a curriculum selects samples by their difficulty.
+        selects = self.plan.order.admission is not None
+        windows = self.plan.steps.get("window")
+        window = None if windows is None else int(windows.iloc[step])
+        return Cut(length, self.spec.length_apply, selects, self.spec.run.seed, step, window)
+
+    def _judge(self, loss: float, step: int, ids: Positions) -> guards.Outcome:
+        """What became of the step; ends the run where too many in a row are no numbers."""
+        became = guards.outcome(loss, self._gradient_norm, self.spec.precision)
+        try:
+            self._check_finite(loss, step, ids)
+        except guards.NonFinite as error:
+            self.skips.skipped(error)
+            if self.ranks.rank == 0:
+                norm = self._gradient_norm
+                print(
+                    f"{self.spec.run.name}: step {step + 1} passed over: loss {loss}, gradient norm {norm}", flush=True
+                )
+        if became == "applied":
+            self.skips.applied()
+        return became
+
+    def _check_finite(self, loss: float, step: int, ids: Positions) -> None:
+        norm = self._gradient_norm
+        if guards.outcome(loss, norm, self.spec.precision) == "skipped":
+            raise guards.NonFinite(
+                f"{self.spec.run.name}: loss {loss} and gradient norm {norm} at step {step + 1}{self.skips.told}, "
+                f"with the samples {guards.told_ids(ids.tolist())}; lower learning_rate.peak or lengthen "
+                f"warmup_tokens. The log and the checkpoints so far are kept in {self.state}"
+            )
