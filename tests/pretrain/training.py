@@ -326,8 +326,10 @@ class RankProcesses:
         return codes
 
     def kill(self) -> None:
+        """All at once: one that outlives another would tidy up after itself."""
         for process in self.processes:
             process.kill()
+        for process in self.processes:
             process.join()
 
 
