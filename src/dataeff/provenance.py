@@ -13,7 +13,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from dataeff.study.types import Frozen
+from dataeff.study.base import Frozen
 
 PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "deepspeed", "numpy")
 

@@ -23,9 +23,10 @@ from dataeff.corpus.selection import needed_sources, shard_names
 from dataeff.corpus.shard import Document, read_documents, write_documents
 from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, read_json, read_yaml
+from dataeff.study.fetches import DebianFetch, HubFetch, PackageFetch, PathFetch
 from dataeff.study.load import CorporaFile, validate
 from dataeff.study.specs import CorpusSpec, FetchSpec
-from dataeff.study.types import Corpus, DebianFetch, HubFetch, PackageFetch, PathFetch, Source
+from dataeff.study.types import Corpus, Source
 
 WORDS = [
     "time",

@@ -16,8 +16,9 @@ from dataeff.corpus import fetch as module
 from dataeff.corpus.fetch import fetch, fetch_package, fetch_shard, read_manifest
 from dataeff.errors import DataeffError
 from dataeff.files import read_json
+from dataeff.study.fetches import Fetch, PackageFetch, PathFetch
 from dataeff.study.specs import FetchSpec
-from dataeff.study.types import Fetch, PackageFetch, PathFetch, Source
+from dataeff.study.types import Source
 from tests.corpus.mirror import Server, serving
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(75_000))

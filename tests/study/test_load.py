@@ -379,7 +379,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     found = error_of(config(), root)
     assert re.fullmatch(r"config/tasks\.yaml:\d+: key 'choices' is given twice", found)
     (root / "config/tasks.yaml").write_text("tasks: {}\n")
-    assert "unknown task 'last_word'; known: none" in error_of(config(), root)
+    assert "config/tasks.yaml: harness: this key is missing" in error_of(config(), root)
     (root / "config/tasks.yaml").write_text("- 1\n")
     found = error_of(config(), root)
     assert found == "config/tasks.yaml: a mapping of keys to values is needed at its top; found [1]"

@@ -99,12 +99,12 @@ def test_layers_kept_whole_change_the_training_too(tmp_path: Path) -> None:
 
 
 def test_shots_change_the_evaluation() -> None:
-    assert changed(smoke(evaluation={"shots": [0, 5]})) == {"evaluate/all", "grid/core"}
+    assert changed(smoke(evaluation={"shots": [0, 5]})) == {"evaluate/probes", "evaluate/packages", "grid/core"}
 
 
 def test_a_task_changes_its_items_and_the_evaluation(tmp_path: Path) -> None:
     root = edited_config(tmp_path, "tasks.yaml", "choices: 4", "choices: 3")
-    assert changed(root=root) == {"data/packages_small/specs/items-last_word", "evaluate/all", "grid/core"}
+    assert changed(root=root) == {"data/packages_small/specs/items-last_word", "evaluate/probes", "grid/core"}
 
 
 def test_the_peak_changes_every_plan_and_the_optimizer_every_training() -> None:
@@ -160,7 +160,7 @@ def test_specs_are_written_once_and_read_back(tmp_path: Path) -> None:
 def test_only_changed_specs_are_written(tmp_path: Path) -> None:
     write_specs(load(core()), tmp_path)
     written = write_specs(load(smoke(evaluation={"shots": [0, 5]})), tmp_path)
-    assert sorted(path.name for path in written) == ["all.yaml", "core.yaml"]
+    assert sorted(path.name for path in written) == ["core.yaml", "packages.yaml", "probes.yaml"]
     assert sorted(write_specs(load(core()), tmp_path)) == sorted(written)  # and back
 
 
@@ -199,7 +199,7 @@ def test_a_job_stops_where_a_spec_is_not_its_study_s(tmp_path: Path) -> None:
     write_specs(study, tmp_path)
     check_specs(study, tmp_path)
     write_specs(load(smoke(evaluation={"shots": [0, 5]})), tmp_path)
-    path = tmp_path / "smoke/specs/evaluate/all.yaml"
+    path = tmp_path / "smoke/specs/evaluate/probes.yaml"
     with pytest.raises(DataeffError, match=rf"{path}: changed since this job was submitted .*nothing was run"):
         check_specs(study, tmp_path)
     path.unlink()

@@ -57,7 +57,8 @@ def test_names_for_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "bert-ltd-100-s1234" in workflow.not_prompted(study.runs)
     assert workflow.hardware_options(study) == (
         "--processes 2 --threads 1 --micro-batch 16 --zero-stage 0 --activation-checkpointing false "
-        "--checkpoint-every 10 --keep-last 2 --heldout-points 4 --max-skipped 5 --timeout-seconds 600"
+        "--compile false --checkpoint-every 10 --keep-last 2 --heldout-points 4 --max-skipped 5 --timeout-seconds 600 "
+        "--tensorboard false"
     )
     monkeypatch.setenv("XDG_CACHE_HOME", "/where/caches/are")
     assert workflow.cache_folder(study) == "/where/caches/are/dataeff"

@@ -17,16 +17,9 @@ from dataeff.corpus.fetch import fetch
 from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
 from dataeff.files import MANIFEST, check_manifest, sha256_file
+from dataeff.study.fetches import PackageFetch, PathFetch
 from dataeff.study.specs import FetchSpec, TokensSpec
-from dataeff.study.types import (
-    BertTokenizer,
-    BpeTokenizer,
-    Gpt2Tokenizer,
-    PackageFetch,
-    PathFetch,
-    Source,
-    WordPieceTokenizer,
-)
+from dataeff.study.types import BertTokenizer, BpeTokenizer, Gpt2Tokenizer, Source, WordPieceTokenizer
 from dataeff.tokens.tokenizer import (
     BERT_SHA256,
     END_OF_TEXT,

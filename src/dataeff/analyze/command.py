@@ -15,7 +15,8 @@ from dataeff.analyze.standalone import Analyzed, analyze_tokens
 from dataeff.errors import DataeffError
 from dataeff.samples import SpecialIds, megatron_arguments
 from dataeff.samples.split import parse_split
-from dataeff.study.types import FREQUENCY, FamilyName
+from dataeff.study.base import FamilyName
+from dataeff.study.types import FREQUENCY
 from dataeff.tokens.tokenizer import load
 
 # First percentile, and steps until all samples are eligible: 38% of GPT's steps and 48% of BERT's.

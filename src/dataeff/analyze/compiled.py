@@ -20,7 +20,7 @@ from numba.core.dispatcher import Dispatcher
 import dataeff
 from dataeff.files import canonical_digest, sha256_file
 
-FOLDERS = ("analyze", "samples", "families")
+FOLDERS = ("analyze", "samples", "families", "evaluate")
 MODULES = ("order_draws", "order_buckets")
 ROOM_BYTES = 4 << 20
 """Some eight times of what is kept."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dataeff.analyze.text_metrics import compression_ratio, flesch, mtld
 from dataeff.errors import DataeffError, unknown_name
-from dataeff.study.types import LENGTH_METRIC, FamilyName
+from dataeff.study.base import FamilyName
+from dataeff.study.types import LENGTH_METRIC
 
 if TYPE_CHECKING:
     from dataeff.samples import SampleBatch

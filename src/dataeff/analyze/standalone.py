@@ -28,8 +28,9 @@ from dataeff.families.traits import TRAITS
 from dataeff.files import read_json, sha256_file
 from dataeff.samples import FACTS as SAMPLES_FACTS
 from dataeff.samples import SpecialIds, adopt_mapping, adopt_windows, build
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import SamplesSpec
-from dataeff.study.types import FREQUENCY, FamilyName, Split
+from dataeff.study.types import FREQUENCY, Split
 from dataeff.tokens.indexed_dataset import IndexedDataset
 from dataeff.tokens.tokenizer import TOKENIZER_FILE, load
 

@@ -21,8 +21,9 @@ from dataeff.corpus.readers import RawDocument, find_reader, unreadable
 from dataeff.corpus.selection import read_sources
 from dataeff.errors import DataeffError
 from dataeff.files import sha256_file
+from dataeff.study.fetches import HttpFetch, HubFetch
 from dataeff.study.specs import CorpusSpec
-from dataeff.study.types import HttpFetch, HubFetch, Source
+from dataeff.study.types import Source
 
 Opener = Callable[[Path], AbstractContextManager[IO[bytes]]]
 _UNREADABLE = (

@@ -20,9 +20,10 @@ from dataeff.corpus.partial import Wanted
 from dataeff.corpus.selection import local_names, shard_files
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import read_json, sha256_file, write_json
+from dataeff.study.base import Frozen, Sha256
+from dataeff.study.fetches import DebianFetch, HttpFetch, HubFetch, PackageFetch, PathFetch, RemoteFile
 from dataeff.study.load import validate
 from dataeff.study.specs import FetchSpec
-from dataeff.study.types import DebianFetch, Frozen, HttpFetch, HubFetch, PackageFetch, PathFetch, RemoteFile, Sha256
 
 DEBIAN_MIRROR = "https://deb.debian.org/debian"
 DEBIAN_ARCHIVES = "https://archive.debian.org/debian"

@@ -11,7 +11,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from dataeff.corpus.address import open_address, without_credentials
 from dataeff.errors import DataeffError, unknown_name
-from dataeff.study.types import PackageFetch
+from dataeff.study.fetches import PackageFetch
 
 PYPI_JSON = "application/vnd.pypi.simple.v1+json"
 INDEXES = {

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dataeff.corpus.archive import matches
 from dataeff.errors import DataeffError, unknown_name
-from dataeff.study.types import Corpus, Fetch, HttpFetch, HubFetch, PathFetch, Source
+from dataeff.study.fetches import Fetch, HttpFetch, HubFetch, PathFetch
+from dataeff.study.types import Corpus, Source
 
 Sources = Mapping[str, Source]
 

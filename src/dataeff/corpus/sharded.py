@@ -26,9 +26,10 @@ from dataeff.corpus.shard import Document, write_documents
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, sha256_file, write_json
 from dataeff.progress import Progress
+from dataeff.study.base import Frozen, Sha256
+from dataeff.study.fetches import PathFetch
 from dataeff.study.load import validate
 from dataeff.study.specs import CorpusSpec
-from dataeff.study.types import Frozen, PathFetch, Sha256
 
 COMPRESSION_LEVEL = 3
 """The fastest that still packs text well: at the pooled corpus's level a shard of the Pile would take an hour more."""

@@ -36,7 +36,7 @@ def spread(
     batch_size: int, hardware: Hardware, micro_batch: int | None, gpus: int | None, zero_stage: int | None
 ) -> Layout:
     """As asked for, else as the scale's hardware says; its micro-batch is the most that a GPU takes at once."""
-    gpus = gpus or hardware.processes
+    gpus = gpus or hardware.nodes * hardware.processes
     if micro_batch is None and hardware.micro_batch == "auto":
         raise DataeffError(
             "hardware.micro_batch is auto, which is found where a run starts; give --micro-batch and --gpus whose "

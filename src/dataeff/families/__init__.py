@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataeff.errors import unknown_name
 from dataeff.families.interface import Family
 from dataeff.families.traits import TRAITS, Traits
-from dataeff.study.types import FamilyName
+from dataeff.study.base import FamilyName
 
 
 def find_family(name: FamilyName) -> type[Family]:

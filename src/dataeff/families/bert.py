@@ -25,7 +25,8 @@ from dataeff.families.text_pairs import SEED, Pairs, all_pairs, first_pairs, spe
 from dataeff.progress import Progress
 from dataeff.samples.batch import SampleBatch
 from dataeff.samples.pairs import PairSamples
-from dataeff.study.types import FamilyName, Model
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

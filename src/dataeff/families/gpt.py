@@ -18,7 +18,8 @@ from dataeff.families.batch import Cut, LengthRule, StepBatch
 from dataeff.families.interface import Opened, Sum, Sums
 from dataeff.files import read_json
 from dataeff.samples import BucketSamples, Samples, open_gpt
-from dataeff.study.types import FamilyName, Model
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Model
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataeff.families.batch import Cut, StepBatch
-from dataeff.study.types import FamilyName, Model
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dataeff.study.types import LENGTH_METRIC, FamilyName
+from dataeff.study.base import FamilyName
+from dataeff.study.types import LENGTH_METRIC
 
 _OF_ANY_SAMPLE = ("vocab_rarity", "compression_ratio", "mtld", "flesch")
 

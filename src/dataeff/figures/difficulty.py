@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dataeff.errors import DataeffError
 from dataeff.figures.part import WORDS
 from dataeff.figures.style import COLOURS, SMALL, WIDTH_INCHES, Figure
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName
 
 MARKED_PERCENTILES = (1, 10, 50, 90, 99)
 PLOTTED_SAMPLES = 200_000

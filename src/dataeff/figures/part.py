@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from dataeff.families.traits import TRAITS
-from dataeff.study.types import FamilyName
+from dataeff.study.base import FamilyName
 from dataeff.tables.results import Group, RunResult, bits_per_byte, group_by_seed
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
 

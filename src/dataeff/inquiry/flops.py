@@ -29,13 +29,14 @@ norms, activations, dropout, softmax, weight averages and the optimizer are not 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataeff.families.traits import TRAITS
-from dataeff.study.types import FamilyName, Model, TokenDrop
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Model, TokenDrop
 from dataeff.token_counts import kept_rows
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ MASKED_SHARE = 0.15
 """families.masking.SHARE, without the compiled code beside it (a test holds the two together)."""
 
 Count = NDArray[np.float64]
+Route = Literal["each_layer", "one_route", "samples"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,32 @@ class TrainingFlops:
         return self.weights + self.attention + self.head + self.recomputed
 
 
+@dataclass(frozen=True)
+class StepFlops:
+    """The same of each step of a plan; all [steps]."""
+
+    weights: Count
+    attention: Count
+    head: Count
+    recomputed: Count
+
+    @property
+    def model(self) -> Count:
+        """What the model takes, whatever is computed again: what a model FLOPs utilisation (MFU) counts."""
+        operations: Count = self.weights + self.attention + self.head
+        return operations
+
+    @property
+    def hardware(self) -> Count:
+        """What is executed: what a hardware FLOPs utilisation (HFU) counts."""
+        operations: Count = self.model + self.recomputed
+        return operations
+
+    def sum(self) -> TrainingFlops:
+        parts = (self.weights, self.attention, self.head, self.recomputed)
+        return TrainingFlops(*(float(part.sum()) for part in parts))
+
+
 def training_flops(
     family: FamilyName,
     model: Model,
@@ -75,17 +103,32 @@ def training_flops(
     """Of all steps of a plan's table; `dropping` of the model's layers drop tokens, by the route of `drop`;
     `vocabulary` is the padded size.
     """
+    route = drop.route if drop is not None else "each_layer"
+    return step_flops(family, model, vocabulary, dropping, table, route=route, recompute=recompute).sum()
+
+
+def step_flops(
+    family: FamilyName,
+    model: Model,
+    vocabulary: int,
+    dropping: int,
+    table: pd.DataFrame,
+    *,
+    route: Route = "each_layer",
+    recompute: bool = False,
+) -> StepFlops:
+    """`training_flops` step by step."""
     rows, length = (table[name].to_numpy(np.float64) for name in ("rows", "sequence_length"))
     hidden, whole = float(model.hidden), model.layers - dropping
     pairs = _pairs(table, length)
-    some_tokens, some_pairs = _of_dropping_layer(table, pairs, drop)
-    weights = 24 * hidden**2 * float((whole * rows * length + dropping * some_tokens).sum())
-    attention = 4 * hidden * float((whole * rows * pairs + dropping * some_pairs).sum())
-    return TrainingFlops(
+    some_tokens, some_pairs = _of_dropping_layer(table, pairs, route)
+    weights = 24 * hidden**2 * (whole * rows * length + dropping * some_tokens)
+    attention = 4 * hidden * (whole * rows * pairs + dropping * some_pairs)
+    return StepFlops(
         weights=FORWARD_AND_BACKWARD * weights,
         attention=FORWARD_AND_BACKWARD * attention,
-        head=FORWARD_AND_BACKWARD * float((rows * head_operations(family, model, vocabulary, length)).sum()),
-        recomputed=weights + attention if recompute else 0.0,
+        head=FORWARD_AND_BACKWARD * rows * head_operations(family, model, vocabulary, length),
+        recomputed=weights + attention if recompute else np.zeros_like(weights),
     )
 
 
@@ -106,11 +149,11 @@ def _pairs(table: pd.DataFrame, length: Count) -> Count:
     return pairs
 
 
-def _of_dropping_layer(table: pd.DataFrame, pairs: Count, drop: TokenDrop | None) -> tuple[Count, Count]:
+def _of_dropping_layer(table: pd.DataFrame, pairs: Count, route: Route) -> tuple[Count, Count]:
     """Tokens and pairs of each step in a layer that drops some; `pairs` are those of a whole row."""
     rows, length = (table[name].to_numpy() for name in ("rows", "sequence_length"))
     kept = np.minimum(table["kept_tokens"].to_numpy(), length)
-    if drop is not None and drop.route == "samples":
+    if route == "samples":
         seen = kept_rows(rows, length, kept).astype(np.float64)
         return seen * length, seen * pairs
     k, s = kept.astype(np.float64), length.astype(np.float64)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dataeff.families.traits import TRAITS
-from dataeff.study.types import BertTokenizer, FamilyName, Gpt2Tokenizer, Model, Tokenizer
+from dataeff.study.base import FamilyName
+from dataeff.study.types import BertTokenizer, Gpt2Tokenizer, Model, Tokenizer
 
 GPT2_VOCABULARY, BERT_VOCABULARY = 50_257, 30_522
 PADDED_MULTIPLE = 128

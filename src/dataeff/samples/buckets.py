@@ -30,8 +30,8 @@ from dataeff.samples.batch import Ids
 from dataeff.samples.gpt import FACTS, RUN_AGAIN
 from dataeff.samples.split import training_documents
 from dataeff.samples.tokens import describe, file_of, open_tokens, tokens_by_type
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import SamplesSpec
-from dataeff.study.types import FamilyName
 from dataeff.tokens.indexed_dataset import IndexedDataset
 
 ARRAY = "starts.npy"

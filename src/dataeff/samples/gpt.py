@@ -27,8 +27,8 @@ from dataeff.samples.arrays import create_array, id_type, load_array, release
 from dataeff.samples.batch import Ids, SampleBatch
 from dataeff.samples.split import training_documents
 from dataeff.samples.tokens import describe, file_of, first_sequences, open_tokens, tokens_by_type
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import SamplesSpec
-from dataeff.study.types import FamilyName
 from dataeff.tokens.indexed_dataset import IndexedDataset
 
 FACTS = "samples.json"

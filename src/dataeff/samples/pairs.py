@@ -37,8 +37,8 @@ from dataeff.samples.mersenne import (
 )
 from dataeff.samples.split import training_documents
 from dataeff.samples.tokens import describe, documents_of, file_of, first_sequences, open_tokens
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import SamplesSpec
-from dataeff.study.types import FamilyName
 from dataeff.tokens.indexed_dataset import IndexedDataset
 
 LONGEST_SENTENCE = 512

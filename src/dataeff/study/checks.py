@@ -6,13 +6,17 @@ from dataeff.corpus.readers import find_reader
 from dataeff.corpus.selection import read_sources, shard_names
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.families.traits import TRAITS
+from dataeff.study.base import FamilyName
 from dataeff.study.load import Study, check_paths
-from dataeff.study.specs import plan_spec
-from dataeff.study.types import LENGTH_METRIC, FamilyName, Run
+from dataeff.study.specs import evaluate_specs, plan_spec
+from dataeff.study.tasks import HeldoutTask
+from dataeff.study.types import LENGTH_METRIC, Run
 
-_STAGES = "corpus tokens samples analyze plan pretrain evaluate tables figures report"
+_STAGES = "corpus tokens samples analyze plan pretrain datasets evaluate finetune tables figures report"
 _STEPS = (
-    "corpus_fetch corpus_fetch_shard corpus_shard tokens_train analyze_map analyze_frequency analysis evaluate_items"
+    "corpus_fetch corpus_fetch_shard corpus_shard tokens_train analyze_map analyze_frequency analysis evaluate_items "
+    "evaluate_heldout evaluate_scan evaluate_contamination datasets_ready fetch_eval "
+    "all_tables all_figures canary canary_run"
 )
 RESERVED = frozenset(f"all index {_STAGES} {_STEPS}".split())
 """Grids are targets beside the rules, and pages of the report."""
@@ -39,12 +43,24 @@ def check_study(study: Study) -> None:
                 raise unknown_name("metric", metric, TRAITS[family].select_metrics, where)
     for run in study.grids[study.grid]:
         _check_plan(study, run)
-    for name in study.scale.evaluation.tasks:
-        task = study.tasks[name]
-        known = {source.domain for source in study.sources.values()}
-        for domain in task.domains:
+    _check_tasks(study)
+
+
+def _check_tasks(study: Study) -> None:
+    from dataeff.evaluate.definitions import check, splits_of
+
+    known = {source.domain for source in study.sources.values()}
+    for name, task in study.tasks.items():
+        for domain in task.domains if isinstance(task, HeldoutTask) else []:
             if domain not in known:
                 raise unknown_name("domain", domain, known, f"tasks.{name}.domains (corpus '{study.scale.corpus}')")
+    for spec in evaluate_specs(study).values():
+        check(spec)
+    for name, tuned in study.finetuning.items():
+        splits = splits_of(study.datasets[tuned.data])
+        for split in (tuned.train, *tuned.evaluation.values()):
+            if splits is not None and split not in splits:
+                raise unknown_name("split", split, splits, f"finetuning.{name} (dataset '{tuned.data}')")
 
 
 def _check_metrics(study: Study, family: FamilyName, name: str) -> None:

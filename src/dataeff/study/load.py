@@ -14,23 +14,12 @@ from pydantic import Field
 
 from dataeff.errors import DataeffError, unknown_name
 from dataeff.files import canonical_digest, read_json, read_yaml, write_if_changed
+from dataeff.study.base import FamilyName, Frozen
 from dataeff.study.faults import validate
+from dataeff.study.fetches import PathFetch
 from dataeff.study.published import PublishedResults, read_published
-from dataeff.study.types import (
-    Config,
-    Corpus,
-    FamilyName,
-    FamilyScale,
-    Frozen,
-    Hardware,
-    PathFetch,
-    Run,
-    Scale,
-    Source,
-    Task,
-    Tokenizer,
-    Variant,
-)
+from dataeff.study.tasks import Dataset, FinetuneRecipe, FinetuneTask, HarnessTask, Task, TasksFile
+from dataeff.study.types import Config, Corpus, FamilyScale, Hardware, Run, Scale, Source, Tokenizer, Variant
 
 AnyModel = TypeVar("AnyModel")
 KeyPath = tuple[str, ...]
@@ -44,12 +33,6 @@ class CorporaFile(Frozen):
     sources: dict[str, Source]
     corpora: dict[str, Corpus]
     tokenizers: dict[str, Tokenizer]
-
-
-class TasksFile(Frozen):
-    """config/tasks.yaml"""
-
-    tasks: dict[str, Task]
 
 
 class Study(Frozen):
@@ -67,7 +50,11 @@ class Study(Frozen):
     sources: dict[str, Source]
     corpora: dict[str, Corpus]
     tokenizers: dict[str, Tokenizer]
+    harness: str = Field(description="version of lm-eval")
+    datasets: dict[str, Dataset]
     tasks: dict[str, Task]
+    recipes: dict[str, FinetuneRecipe]
+    finetuning: dict[str, FinetuneTask]
     published: PublishedResults = Field(description="the papers' results, to stand beside ours")
     config_digest: str = Field(description="of this study, less this field")
 
@@ -247,7 +234,6 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     sources = {**corpora.sources, **config.sources}
     all_corpora = {**corpora.corpora, **config.corpora}
     tokenizers = {**corpora.tokenizers, **config.tokenizers}
-    all_tasks = {**tasks.tasks, **config.tasks}
 
     from dataeff.corpus.selection import needed_sources
 
@@ -258,7 +244,7 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
         part.tokenizer: _entry(tokenizers, "tokenizer", part.tokenizer, f"{at}.families.{family}.tokenizer")
         for family, part in scale.families.items()
     }
-    used_tasks = {name: _entry(all_tasks, "task", name, f"{at}.evaluation.tasks") for name in scale.evaluation.tasks}
+    asked = _asked(tasks, config, scale, at)
 
     grids: dict[str, list[Run]] = {}
     named: dict[str, Run] = {}
@@ -285,7 +271,7 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
         "sources": used_sources,
         "corpora": {scale.corpus: corpus},
         "tokenizers": used_tokenizers,
-        "tasks": used_tasks,
+        **asked,
         "published": read_published(folder / "papers"),
     }
     from dataeff.study.checks import check_study, unrunnable_grids
@@ -296,6 +282,33 @@ def load_study(raw_config: Mapping[str, Any], root: Path) -> Study:
     runnable = {name: runs for name, runs in study.grids.items() if name not in faults}
     study = study.model_copy(update={"grids": runnable, "unrunnable": faults})
     return study.model_copy(update={"config_digest": _digest(study.model_dump(mode="json"))})
+
+
+def _asked(file: TasksFile, config: Config, scale: Scale, at: str) -> dict[str, Any]:
+    """The tasks of the scale with their datasets and recipes; each must be there, with those that it names."""
+    tables = {
+        key: {**getattr(file, key), **getattr(config, key)} for key in ("datasets", "tasks", "recipes", "finetuning")
+    }
+    tasks = {name: _entry(tables["tasks"], "task", name, f"{at}.evaluation.tasks") for name in scale.evaluation.tasks}
+    finetuning = {
+        name: _entry(tables["finetuning"], "finetuning task", name, f"{at}.finetuning.tasks")
+        for name in scale.finetuning.tasks
+    }
+    users = {f"tasks.{name}": task for name, task in tasks.items() if isinstance(task, HarnessTask)}
+    users |= {f"finetuning.{name}": task for name, task in finetuning.items()}
+    return {
+        "harness": file.harness,
+        "tasks": tasks,
+        "finetuning": finetuning,
+        "datasets": {
+            task.data: _entry(tables["datasets"], "dataset", task.data, f"{where}.data")
+            for where, task in users.items()
+        },
+        "recipes": {
+            task.recipe: _entry(tables["recipes"], "recipe", task.recipe, f"finetuning.{name}.recipe")
+            for name, task in finetuning.items()
+        },
+    }
 
 
 def _known(table: Mapping[str, Any], kind: str, name: str) -> str:

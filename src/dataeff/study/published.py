@@ -15,8 +15,9 @@ from typing import Literal
 from pydantic import Field
 
 from dataeff.errors import DataeffError, unknown_name
+from dataeff.study.base import FamilyName, Frozen
 from dataeff.study.faults import validate
-from dataeff.study.types import FamilyName, Frozen, Run
+from dataeff.study.types import Run
 
 Place = tuple[FamilyName, str, int]
 """Family, variant and percent of the data: what a published number belongs to."""

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from dataeff.files import write_if_changed
+from dataeff.study.base import Frozen
 from dataeff.study.load import CorporaFile, TasksFile
-from dataeff.study.types import Config, Frozen, Scale, Variant
+from dataeff.study.types import Config, Scale, Variant
 
 
 def _extendable(schema: dict[str, Any]) -> dict[str, Any]:

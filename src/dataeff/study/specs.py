@@ -18,21 +18,20 @@ from pydantic import Field
 
 from dataeff.corpus.selection import substitutes_of
 from dataeff.errors import DataeffError
-from dataeff.families.traits import PROMPTED, TRAITS
+from dataeff.families.traits import TRAITS
 from dataeff.files import canonical_digest, read_yaml, write_if_changed
+from dataeff.study.base import ExactFraction, FamilyName, Frozen
+from dataeff.study.fetches import Fetch
 from dataeff.study.load import Layout, Study, validate
 from dataeff.study.published import PublishedResults, published_of
+from dataeff.study.tasks import Dataset, FinetuneRecipe, FinetuneTask, HarnessTask, HeldoutTask, Task
 from dataeff.study.types import (
     FREQUENCY,
     Adam,
     Averaging,
     BertTokenizer,
     Corpus,
-    ExactFraction,
-    FamilyName,
     FamilyScale,
-    Fetch,
-    Frozen,
     Gpt2Tokenizer,
     LearningRate,
     LowData,
@@ -41,7 +40,6 @@ from dataeff.study.types import (
     Run,
     Source,
     Split,
-    Task,
     Tokenizer,
     Variant,
 )
@@ -146,20 +144,59 @@ class PretrainSpec(Spec):
     averaging: Averaging | None = None
 
 
+class DatasetSpec(Spec):
+    """One dataset that tasks take their items from: fetched once, for all scales."""
+
+    stage: ClassVar[str] = "datasets"
+    name: str
+    dataset: Dataset
+
+
 class ItemsSpec(Spec):
     stage: ClassVar[str] = "items"
-    tasks: dict[str, Task]
+    tasks: dict[str, HeldoutTask]
+
+
+class HeldoutSpec(Spec):
+    """Held-out loss, of every run."""
+
+    stage: ClassVar[str] = "heldout"
+    heldout_bytes_per_domain: int
+    batch_size: int
 
 
 class EvaluateSpec(Spec):
-    """One for all runs of a scale that tasks are put to, and one for the others."""
+    """The tasks of one group, for all runs of a scale that continue text."""
 
     stage: ClassVar[str] = "evaluate"
+    group: str
+    harness: str
     tasks: dict[str, Task]
+    datasets: dict[str, Dataset]
     shots: list[int]
     items: int
-    heldout_bytes_per_domain: int
     batch_size: int
+
+
+class FinetuneSpec(Spec):
+    """One task, for all runs of a scale that are finetuned; the recipe holds the seeds and rates that are run."""
+
+    stage: ClassVar[str] = "finetune"
+    name: str
+    task: FinetuneTask
+    recipe: FinetuneRecipe
+    dataset: Dataset
+    train_items: int | None
+    evaluation_items: int | None
+
+
+class ContaminationSpec(Spec):
+    """How much of the tasks' items stands in the training text."""
+
+    stage: ClassVar[str] = "contamination"
+    tasks: dict[str, HarnessTask]
+    finetuning: dict[str, FinetuneTask]
+    datasets: dict[str, Dataset]
 
 
 class GridSpec(Spec):
@@ -176,6 +213,7 @@ class GridSpec(Spec):
     tokenizers: dict[str, str]
     shots: list[int]
     tasks: dict[str, Task]
+    finetuning: dict[str, FinetuneTask] = Field(description="tasks of its finetuned runs")
     published: PublishedResults
 
 
@@ -299,23 +337,53 @@ def grid_spec(study: Study, grid: str) -> GridSpec:
         tokenizers={family: study.scale.families[family].tokenizer for family in families},
         shots=study.scale.evaluation.shots,
         tasks=study.tasks,
+        finetuning=study.finetuning,
         published=published_of(study.published, runs),
     )
 
 
 def evaluate_specs(study: Study) -> dict[str, EvaluateSpec]:
-    """`all`: held-out loss and tasks; `heldout`: of models that no tasks are put to, which shots do not concern."""
+    """By group."""
     evaluation = study.scale.evaluation
-    heldout = EvaluateSpec(
-        tasks={},
-        shots=[],
-        items=0,
-        heldout_bytes_per_domain=evaluation.heldout_bytes_per_domain,
-        batch_size=evaluation.batch_size,
-    )
-    asked = heldout.model_copy(update={"tasks": study.tasks, "shots": evaluation.shots, "items": evaluation.items})
-    families = {run.family for run in study.runs}
-    return ({"all": asked} if families & PROMPTED else {}) | ({"heldout": heldout} if families - PROMPTED else {})
+    groups: dict[str, dict[str, Task]] = {}
+    for name, task in study.tasks.items():
+        groups.setdefault(task.group, {})[name] = task
+    return {
+        group: EvaluateSpec(
+            group=group,
+            harness=study.harness,
+            tasks=tasks,
+            datasets={name: study.datasets[name] for name in data_of(tasks)},
+            shots=evaluation.shots,
+            items=evaluation.items,
+            batch_size=evaluation.batch_size,
+        )
+        for group, tasks in groups.items()
+    }
+
+
+def data_of(tasks: Mapping[str, Task]) -> list[str]:
+    """The datasets that prompted tasks read, each once."""
+    return list(dict.fromkeys(task.data for task in tasks.values() if isinstance(task, HarnessTask)))
+
+
+def finetune_specs(study: Study) -> dict[str, FinetuneSpec]:
+    """By task, with what the scale changes of the recipe."""
+    chosen = study.scale.finetuning
+    changed = {
+        key: value for key in ("epochs", "learning_rates", "seeds") if (value := getattr(chosen, key)) is not None
+    }
+    return {
+        name: FinetuneSpec(
+            name=name,
+            task=task,
+            recipe=study.recipes[task.recipe].model_copy(update=changed),
+            dataset=study.datasets[task.data],
+            train_items=chosen.train_items,
+            evaluation_items=chosen.evaluation_items,
+        )
+        for name, task in study.finetuning.items()
+    }
 
 
 def all_specs(study: Study) -> dict[str, Spec]:
@@ -348,9 +416,22 @@ def all_specs(study: Study) -> dict[str, Spec]:
     for run in study.runs:
         specs[f"{scale}/specs/plan/{run.name}.yaml"] = plan_spec(study, run)
         specs[f"{scale}/specs/pretrain/{run.name}.yaml"] = pretrain_spec(study, run)
+    for name, dataset in study.datasets.items():
+        specs[f"data/datasets/specs/{name}.yaml"] = DatasetSpec(name=name, dataset=dataset)
     for name, task in study.tasks.items():
-        specs[f"{data}/items-{name}.yaml"] = ItemsSpec(tasks={name: task})
+        if isinstance(task, HeldoutTask):
+            specs[f"{data}/items-{name}.yaml"] = ItemsSpec(tasks={name: task})
     specs |= {f"{scale}/specs/evaluate/{name}.yaml": spec for name, spec in evaluate_specs(study).items()}
+    specs |= {f"{scale}/specs/finetune/{name}.yaml": spec for name, spec in finetune_specs(study).items()}
+    specs[f"{scale}/specs/heldout.yaml"] = HeldoutSpec(
+        heldout_bytes_per_domain=study.scale.evaluation.heldout_bytes_per_domain,
+        batch_size=study.scale.evaluation.batch_size,
+    )
+    specs[f"{scale}/specs/contamination.yaml"] = ContaminationSpec(
+        tasks={name: task for name, task in study.tasks.items() if isinstance(task, HarnessTask)},
+        finetuning=study.finetuning,
+        datasets=study.datasets,
+    )
     for grid in study.grids:
         specs[f"{scale}/specs/grid/{grid}.yaml"] = grid_spec(study, grid)
     return specs

@@ -11,42 +11,14 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _exact(value: Any) -> Fraction:
-    """A number or a text such as '2/3' or '0.384' as an exact fraction (0.384 is 48/125, not its binary neighbour)."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
-        raise ValueError(f"{value!r} is no number; write 2/3, 0.384 or 1")
-    try:
-        return Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{value!r} is no number; write 2/3, 0.384 or 1") from None
-
-
-ExactFraction = Annotated[
-    Fraction,
-    BeforeValidator(_exact),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9.]+(/[0-9.]+)?$"}]}),
-]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FamilyName = Literal["gpt", "bert"]
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, strict=True)]
+from dataeff.study.base import ExactFraction, FamilyName, Frozen, Name, PositiveInt, Seed
+from dataeff.study.fetches import Fetch, PackageFetch
+from dataeff.study.tasks import Dataset, Evaluation, FinetuneRecipe, FinetuneTask, Finetuning, Task
 
 FREQUENCY = "total_vocab_freq"
 """The count of every token over all samples: analysed like a metric, and what some metrics weigh tokens by."""
@@ -212,82 +184,6 @@ class Variant(Frozen):
 
 
 # --- data ----------------------------------------------------------------------------------------------------
-
-
-class PackageFetch(Frozen):
-    """One file of a package registry, named exactly: nothing of the package is ever run or installed."""
-
-    kind: Literal["pypi", "npm"]
-    package: str
-    version: str
-    file: str
-    sha256: Sha256
-    bytes: PositiveInt
-
-
-class PathFetch(Frozen):
-    """Files already on this machine."""
-
-    kind: Literal["path"]
-    path: str
-    sha256: Sha256 | None = None
-
-
-class DebianFetch(Frozen):
-    """One .deb, by its path below a Debian mirror; nothing of it is installed or run.
-
-    Mirrors drop a version when the next one comes. The archive of snapshots keeps it; `snapshot` is a time at which
-    the mirrors held it.
-    """
-
-    kind: Literal["debian"]
-    path: Annotated[str, Field(pattern=r"^pool/.+\.deb$")]
-    sha256: Sha256
-    bytes: PositiveInt
-    snapshot: Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z$")] | None = None
-
-
-class RemoteFile(Frozen):
-    """A file below a mirror or repository; a pin that is absent is recorded at the first download."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*$")]
-    sha256: Sha256 | None = None
-    bytes: PositiveInt | None = None
-
-
-Files = Annotated[list[RemoteFile], Field(min_length=1)]
-
-
-def _each_once(files: list[RemoteFile]) -> list[RemoteFile]:
-    names = [file.name for file in files]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ValueError(f"files {doubled}: name each file once")
-    return files
-
-
-class HttpFetch(Frozen):
-    """Files below one of several mirrors (folders at http:// or https://), tried in the order given."""
-
-    kind: Literal["http"]
-    mirrors: Annotated[list[Annotated[str, Field(pattern=r"^https?://")]], Field(min_length=1)]
-    files: Files
-
-    _distinct = field_validator("files")(_each_once)
-
-
-class HubFetch(Frozen):
-    """Files of a dataset on the Hugging Face hub, at one commit."""
-
-    kind: Literal["hub"]
-    repository: Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="a commit, not a branch, which may move")]
-    files: Files
-
-    _distinct = field_validator("files")(_each_once)
-
-
-Fetch = Annotated[PackageFetch | DebianFetch | PathFetch | HttpFetch | HubFetch, Field(discriminator="kind")]
 
 
 class Source(Frozen):
@@ -495,18 +391,14 @@ class FamilyScale(Frozen):
     )
 
 
-class Evaluation(Frozen):
-    tasks: list[Name]
-    shots: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
-    items: PositiveInt
-    heldout_bytes_per_domain: PositiveInt
-    batch_size: PositiveInt = 16
-
-
 class Hardware(Frozen):
     """How a run is executed. No part of its identity: changing it reruns nothing and changes no plan."""
 
-    processes: PositiveInt = 1
+    nodes: PositiveInt = Field(default=1, description="machines that train one run together, started by SLURM")
+    processes: PositiveInt = Field(default=1, description="ranks on each node")
+    gpus: Annotated[int, Field(ge=0, strict=True)] = Field(
+        default=0, description="GPUs that SLURM is asked for on each node: one for each of `processes`, or none"
+    )
     threads: PositiveInt = 1
     micro_batch: PositiveInt | Literal["auto"] = Field(
         default=8, description="rows per rank and pass; auto: the most that fit, found before training"
@@ -514,6 +406,9 @@ class Hardware(Frozen):
     zero_stage: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
     activation_checkpointing: bool = Field(
         default=False, description="compute each layer's activations again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(
+        default=False, description="compile the transformer layers by torch.compile, once, before training"
     )
     checkpoint_every: PositiveInt = 50
     keep_last: PositiveInt = Field(default=2, description="resume checkpoints that are kept, the newest ones")
@@ -527,12 +422,34 @@ class Hardware(Frozen):
     timeout_seconds: PositiveInt = Field(
         default=600, description="how long ranks wait for one that does not come, before the run ends with its name"
     )
-    memory_mb: PositiveInt = 2500
-    minutes: PositiveInt = 60
+    tensorboard: bool = Field(
+        default=False, description="write TensorBoard's events, one file a run, to tensorboard/{run} beside state/"
+    )
+    memory_mb: PositiveInt = Field(default=2500, description="of each rank")
+    minutes: PositiveInt = Field(default=60, description="a job's time limit; a training continues in the next job")
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> Hardware:
+        if self.gpus not in (0, self.processes):
+            raise ValueError(
+                f"gpus {self.gpus} and processes {self.processes}: each rank has one GPU, so {self.processes} or 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_parameters_to_compile(self) -> Hardware:
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile true and zero_stage 3: stage 3 gathers a layer's parameters in hooks inside of it, which "
+                "compiled layers cannot run; compile: false, or zero_stage 0, 1 or 2"
+            )
+        return self
 
 
-RUN_SETTINGS = tuple(name for name in Hardware.model_fields if name not in ("memory_mb", "minutes"))
-"""The fields of Hardware that are options of `dataeff pretrain`; the others are what a scheduler is asked for."""
+SCHEDULED = ("nodes", "gpus", "memory_mb", "minutes")
+"""The fields of Hardware that a scheduler is asked for."""
+RUN_SETTINGS = tuple(name for name in Hardware.model_fields if name not in SCHEDULED)
+"""The others, which are options of `dataeff pretrain`."""
 
 
 class Scale(Frozen):
@@ -540,20 +457,8 @@ class Scale(Frozen):
     corpus: Name
     families: dict[FamilyName, FamilyScale]
     evaluation: Evaluation
+    finetuning: Finetuning = Finetuning()
     hardware: Hardware = Hardware()
-
-
-class Task(Frozen):
-    """An evaluation task whose items are made from held-out text, and what it can and cannot show."""
-
-    kind: Literal["last_word", "word_order"]
-    about: str
-    domains: list[str] = Field(default_factory=list, description="held-out domains that give the sentences; empty: all")
-    without: list[str] = Field(default_factory=list, description="domains that are no prose: never used, where present")
-    words: tuple[PositiveInt, PositiveInt] = (5, 9)
-    choices: Annotated[int, Field(ge=2, le=8, strict=True)] = 4
-    metric: Literal["acc", "acc_norm"] = "acc"
-    seed: Seed = 1234
 
 
 # --- the study -----------------------------------------------------------------------------------------------
@@ -606,7 +511,10 @@ class Config(Frozen):
     sources: dict[Name, Source] = Field(default_factory=dict)
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
     tokenizers: dict[Name, Tokenizer] = Field(default_factory=dict)
+    datasets: dict[Name, Dataset] = Field(default_factory=dict)
     tasks: dict[Name, Task] = Field(default_factory=dict)
+    recipes: dict[Name, FinetuneRecipe] = Field(default_factory=dict)
+    finetuning: dict[Name, FinetuneTask] = Field(default_factory=dict, description="tasks to finetune on")
 
     @field_validator("results")
     @classmethod

@@ -19,7 +19,8 @@ from dataeff.errors import DataeffError
 from dataeff.families.traits import PROMPTED
 from dataeff.files import read_yaml, write_if_changed
 from dataeff.study.load import Study, load_study, merge
-from dataeff.study.specs import all_specs, check_specs, write_specs
+from dataeff.study.specs import all_specs, check_specs, evaluate_specs, write_specs
+from dataeff.study.tasks import HeldoutTask
 from dataeff.study.types import RUN_SETTINGS, BertTokenizer, Gpt2Tokenizer, Run
 
 FROZEN = "DATAEFF_STUDY"
@@ -139,6 +140,21 @@ def prompted(runs: list[Run]) -> list[str]:
 
 def not_prompted(runs: list[Run]) -> list[str]:
     return [run.name for run in runs if run.family not in PROMPTED]
+
+
+def groups(study: Study) -> list[str]:
+    """The groups of prompted tasks: each is scored by a job of its own."""
+    return list(evaluate_specs(study))
+
+
+def heldout_tasks(study: Study, group: str) -> list[str]:
+    """The tasks of a group whose items are made from held-out text."""
+    return [name for name, task in study.tasks.items() if task.group == group and isinstance(task, HeldoutTask)]
+
+
+def datasets(study: Study, group: str) -> list[str]:
+    """The datasets that a group of tasks reads."""
+    return list(evaluate_specs(study)[group].datasets)
 
 
 def one_of(texts: Sequence[str]) -> str:

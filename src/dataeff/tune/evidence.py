@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from dataeff.study.types import ExactFraction, Frozen
+from dataeff.study.base import ExactFraction, Frozen
 from dataeff.tune.search import Candidate
 
 LIMIT = 1.3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataeff.errors import DataeffError
 from dataeff.progress import EVERY_SECONDS, clock
-from dataeff.study.types import FamilyName
+from dataeff.study.base import FamilyName
 from dataeff.tune import worker
 from dataeff.tune.evidence import read_metrics
 
