@@ -5,11 +5,12 @@ VENV := .venv
 ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all bench lint format schemas clean-venv
+.PHONY: help setup study test test-all slurm-test bench lint format schemas clean-venv
 
 help:
 	@echo "make study      set up, run the study at scale tiny, print its table and where the report is"
 	@echo "make test       set up, run the tests (test-all: the full-size ones too)"
+	@echo "make slurm-test a real SLURM on this machine (root on Debian), the study and every failure on it"
 	@echo "make bench      speed and memory against the peers (DeepSpeed, Hugging Face), as ratios"
 	@echo "make lint       ruff, snakefmt, mypy, snakemake --lint"
 	@echo "make format     ruff and snakefmt, in place"
@@ -25,13 +26,17 @@ study: setup
 	@dataeff run --cores all $(ARGS)
 
 test: setup
-	pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+	pytest -m "not slow" -n 2 --dist loadfile --ignore=tests/slurm $(ARGS)
 
 test-all: test
-	pytest -m slow $(ARGS)
+	pytest -m slow --ignore=tests/slurm $(ARGS)
 
-# Ratios against the peers, side by side; about twenty-five minutes. BENCH=analyze.py runs one of them.
-BENCH ?= tokens.py analyze.py reduce.py order.py step.py random_ltd.py start_up.py bert_attention.py
+# Skipped, with the reason, where a SLURM cannot be started. ARGS='-m "not slow"' leaves out all failures but preemption.
+slurm-test: setup
+	pytest tests/slurm $(ARGS)
+
+# Ratios against the peers, side by side; about half an hour. BENCH=analyze.py runs one of them.
+BENCH ?= tokens.py analyze.py reduce.py order.py step.py accounting.py random_ltd.py start_up.py bert_attention.py finetune.py evaluate.py
 bench: setup
 	@for script in $(BENCH); do python bench/$$script $(ARGS) || exit 1; done
 

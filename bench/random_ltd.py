@@ -34,7 +34,8 @@ from dataeff.families import Family, find_family
 from dataeff.families.bert_network import padding_mask
 from dataeff.families.masking import IGNORED, SHARE
 from dataeff.memory import keep_freed_memory
-from dataeff.study.types import FamilyName, Model
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Model
 from dataeff.token_counts import reshaped_rows
 from dataeff.token_drop import TokenDrop, transformer_layers
 from dataeff.tokens.vocabulary import load

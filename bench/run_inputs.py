@@ -21,8 +21,9 @@ from dataeff.corpus.shard import Document, write_documents
 from dataeff.files import write_json
 from dataeff.plan import TrainingPlan, build_plan
 from dataeff.samples import build as build_samples
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import PlanSpec, PretrainSpec, SamplesSpec, write_spec
-from dataeff.study.types import Adam, FamilyName, LearningRate, Model, Run, Variant
+from dataeff.study.types import Adam, LearningRate, Model, Run, Variant
 from dataeff.token_counts import effective_tokens, reshaped_rows
 from dataeff.tokens.indexed_dataset import write_indexed_dataset
 from dataeff.tokens.vocabulary import END_OF_TEXT, TOKENIZER_FILE, UNKNOWN, WORD_PIECE_TOKENS

@@ -7,13 +7,16 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from dataeff import token_drop
 from dataeff.errors import DataeffError
 from dataeff.families.bert_network import MegatronBertForPreTraining, new_network
 from dataeff.study.types import Model
 from dataeff.token_counts import kept_rows
-from dataeff.token_drop import TokenDrop, chosen_rows, kept_positions, transformer_layers
+from dataeff.token_drop import TokenDrop, chosen_rows, kept_by_layers, kept_positions, transformer_layers
 
 ROWS = torch.arange(3)
+FIRST = [[3, 6, 10, 15], [6, 7, 10, 13]]
+LATER = [[363, 1228, 1600, 1809, 1872, 1907]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,6 +62,30 @@ def test_kept_positions_of_a_row_do_not_depend_on_the_micro_batch() -> None:
     together = kept_positions(1, 5, torch.arange(6), 2, 32, 8)
     apart = torch.cat([kept_positions(1, 5, rows, 2, 32, 8) for rows in torch.arange(6).split(2)])
     assert (together == apart).all()
+
+
+def test_kept_positions_are_these() -> None:
+    """Known values: what is dropped must not change from one version to the next."""
+    assert kept_positions(1234, 0, torch.arange(2), 1, length=16, kept=4).tolist() == FIRST
+    assert kept_positions(1234, 7, torch.tensor([511]), 22, length=2048, kept=6).tolist() == LATER
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 32, 2 * 3 * 32 + 5, 1 << 20])
+def test_positions_of_all_layers_at_once_are_those_of_each(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """However many fit into the memory for scores."""
+    monkeypatch.setattr(token_drop, "SCORES_AT_ONCE", at_once)
+    layers = [1, 2, 5, 7, 22]
+    found = kept_by_layers(3, 9, ROWS, layers, 32, 11)
+    assert torch.equal(found, torch.stack([kept_positions(3, 9, ROWS, layer, 32, 11) for layer in layers]))
+
+
+def test_positions_follow_step_and_length() -> None:
+    drop = TokenDrop.attach(gpt2(), layers=[1, 2], seed=1)
+    for step, length in ((0, 32), (0, 24), (1, 24), (1, 32)):
+        drop.set_step(step, kept=8, rows_B=ROWS)
+        for layer in (2, 1):
+            assert torch.equal(drop.positions(layer, length), kept_positions(1, step, ROWS, layer, length, 8))
+    assert torch.equal(drop.positions(1, 20), kept_positions(1, 1, ROWS, 1, 20, 8))
 
 
 def test_every_position_is_kept_equally_often() -> None:

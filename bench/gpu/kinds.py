@@ -21,7 +21,8 @@ from torch import nn
 from dataeff.families import Family, find_family
 from dataeff.families.batch import Cut
 from dataeff.inquiry.flops import training_flops
-from dataeff.study.types import FamilyName, Hardware, Model
+from dataeff.study.base import FamilyName
+from dataeff.study.types import Hardware, Model
 from dataeff.token_drop import TokenDrop
 from dataeff.tokens.vocabulary import load
 

@@ -40,7 +40,7 @@ from kinds import Setting, Task, Timing
 
 from dataeff.analyze.compiled import keep_compiled
 from dataeff.files import write_json
-from dataeff.inquiry.gpus import GPUS, Gpu, find_gpu
+from dataeff.inquiry.gpus import Gpu, find_gpu, gpu_of_driver
 from dataeff.inquiry.parameters import parameter_counts
 from dataeff.provenance import provenance
 from dataeff.study.types import Model
@@ -156,9 +156,7 @@ def this_gpu(peak_teraflops: float | None) -> Gpu | None:
     name = torch.cuda.get_device_name()
     if peak_teraflops is not None:
         return find_gpu(name, peak_teraflops)
-    words = "".join(character for character in name.lower() if character.isalnum())
-    fitting = [gpu for known, gpu in GPUS.items() if known.lower().replace("-", "") in words]
-    return max(fitting, key=lambda gpu: len(gpu.name), default=None)
+    return gpu_of_driver(name)
 
 
 def add_utilisation(models: Sequence[dict[str, Any]], gpu: Gpu | None) -> None:

@@ -10,7 +10,7 @@ Two other routes serve as baselines of that choice. `one_route` keeps the same p
 that a dropped token goes past all of them (TREAD, arXiv 2501.04765). `samples` drops whole rows instead of positions,
 others in each layer (layer dropout), for about the same layer tokens.
 
-Shapes: B rows of a micro-batch, S positions, R kept positions, K kept rows, D hidden size.
+Shapes: L dropping layers, B rows of a micro-batch, S positions, R kept positions, K kept rows, D hidden size.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ from dataeff.token_counts import kept_rows
 
 Route = Literal["each_layer", "one_route", "samples"]
 
+SCORES_AT_ONCE = 1 << 20
+"""Positions of rows that are scored together: 8 MiB of scores, twice for a moment."""
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
-def _mix(value: Tensor) -> Tensor:
-    """keyed.mix on int64 tensors: multiplication wraps, and the shifts are made logical by masking."""
-    value = (value ^ ((value >> 30) & (2**34 - 1))) * (0xBF58476D1CE4E5B9 - 2**64)
-    value = (value ^ ((value >> 27) & (2**37 - 1))) * (0x94D049BB133111EB - 2**64)
-    return value ^ ((value >> 31) & (2**33 - 1))
+def _mix_(value: Tensor) -> Tensor:
+    """keyed.mix in place of int64 tensors: multiplication wraps, and the shifts are made logical by masking."""
+    shifted = value >> 30
+    value.bitwise_xor_(shifted.bitwise_and_(2**34 - 1)).mul_(0xBF58476D1CE4E5B9 - 2**64)
+    torch.bitwise_right_shift(value, 27, out=shifted)
+    value.bitwise_xor_(shifted.bitwise_and_(2**37 - 1)).mul_(0x94D049BB133111EB - 2**64)
+    torch.bitwise_right_shift(value, 31, out=shifted)
+    return value.bitwise_xor_(shifted.bitwise_and_(2**33 - 1))
 
 
 def kept_positions(seed: int, step: int, rows_B: Tensor, layer: int, length: int, kept: int) -> Tensor:
@@ -45,12 +50,29 @@ def kept_positions(seed: int, step: int, rows_B: Tensor, layer: int, length: int
     `rows_B` holds each row's index in the step's global batch (int64). Every position gets a keyed 64-bit score;
     the R smallest are kept (the chance of a tie is below 1e-13 a row at 2048 positions).
     """
-    layer_key = keyed.key(seed, "token drop", step, layer) - 2**63
-    row_key_B1 = _mix(rows_B[:, None] * _GOLDEN ^ layer_key)
+    return kept_by_layers(seed, step, rows_B, [layer], length, kept)[0]
+
+
+def kept_by_layers(seed: int, step: int, rows_B: Tensor, layers: Sequence[int], length: int, kept: int) -> Tensor:
+    """`kept_positions` of several layers at once, [L, B, R]: a few operations instead of a few for each layer."""
+    at_once = max(1, SCORES_AT_ONCE // (len(rows_B) * length))
+    parts = [layers[first : first + at_once] for first in range(0, len(layers), at_once)]
+    return torch.cat([_kept_by_some_layers(seed, step, rows_B, part, length, kept) for part in parts])
+
+
+def _kept_by_some_layers(seed: int, step: int, rows_B: Tensor, layers: Sequence[int], length: int, kept: int) -> Tensor:
+    layer_key_L = _integers([keyed.key(seed, "token drop", step, layer) - 2**63 for layer in layers], rows_B.device)
+    score_LBS = _mix_((rows_B * _GOLDEN)[:, None] ^ layer_key_L[:, None, None])
     position_S = torch.arange(1, length + 1, device=rows_B.device)
-    score_BS = _mix(row_key_B1 + position_S * _GOLDEN)
-    chosen_BR = score_BS.topk(kept, dim=1, largest=False, sorted=False).indices
-    return chosen_BR.sort(dim=1).values
+    score_LBS = _mix_(score_LBS + position_S * _GOLDEN)
+    chosen_LBR = score_LBS.topk(kept, dim=-1, largest=False, sorted=False).indices
+    return chosen_LBR.sort(dim=-1).values
+
+
+def _integers(values: Sequence[int], device: torch.device) -> Tensor:
+    """int64 on the device, without a wait for what the device is at."""
+    made = torch.tensor(values)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
 
 
 def chosen_rows(seed: int, step: int, layer: int, rows: int, kept: int) -> Tensor:
@@ -59,7 +81,7 @@ def chosen_rows(seed: int, step: int, layer: int, rows: int, kept: int) -> Tenso
     Every row gets a keyed 64-bit score, as positions do in `kept_positions`; the `kept` smallest are chosen.
     """
     layer_key = keyed.key(seed, "row drop", step, layer) - 2**63
-    score = _mix(torch.arange(1, rows + 1) * _GOLDEN ^ layer_key)
+    score = _mix_(torch.arange(1, rows + 1) * _GOLDEN ^ layer_key)
     chosen = torch.zeros(rows, dtype=torch.bool)
     chosen[score.topk(kept, largest=False, sorted=False).indices] = True
     return chosen
@@ -74,6 +96,7 @@ class TokenDrop:
 
     def __init__(self, layers: nn.ModuleList, indices: Sequence[int], seed: int, route: Route = "each_layer") -> None:
         self._layers = {index: layers[index] for index in indices}
+        self._place = {index: place for place, index in enumerate(self._layers)}
         self._first = min(self._layers, default=0)
         self._seed = seed
         self._by_rows = route == "samples"
@@ -82,8 +105,9 @@ class TokenDrop:
         self._kept: int | None = None
         self._rows_B: Tensor | None = None
         self._rows: int | None = None
+        self._drawn: tuple[int, Tensor] | None = None
         for index, layer in self._layers.items():
-            layer.forward = _Dropping(self, layer, index)
+            layer.forward = Dropping(self, layer, index)
 
     @classmethod
     def attach(cls, model: nn.Module, *, layers: Sequence[int], seed: int, route: Route = "each_layer") -> TokenDrop:
@@ -110,13 +134,17 @@ class TokenDrop:
                 raise ValueError("set_step: route 'samples' needs `rows`, the rows of the step's global batch")
             rows_B = rows_B.cpu()  # shapes follow from the choice: once here instead of a wait in every layer
         self._step, self._kept, self._rows_B, self._rows = step, kept, rows_B, rows
+        self._drawn = None
 
     def positions(self, layer: int, length: int) -> Tensor | None:
         """Kept positions [B, R] of the current micro-batch at `layer`, or None if no positions are dropped."""
         if self._kept is None or self._rows_B is None or self._kept >= length or self._by_rows:
             return None
-        keyed_by = self._first if self._one_route else layer
-        return kept_positions(self._seed, self._step, self._rows_B, keyed_by, length, self._kept)
+        if self._drawn is None or self._drawn[0] != length:
+            # Of all layers at the first of them, and kept until the micro-batch's backward may ask again.
+            layers = [self._first] if self._one_route else list(self._layers)
+            self._drawn = length, kept_by_layers(self._seed, self._step, self._rows_B, layers, length, self._kept)
+        return self._drawn[1][0 if self._one_route else self._place[layer]]
 
     def through(self, layer: int, length: int) -> Tensor | None:
         """Whether each row of the micro-batch goes through `layer`: bool [B], or None if no rows are dropped."""
@@ -128,13 +156,16 @@ class TokenDrop:
         return chosen_rows(self._seed, self._step, layer, self._rows, kept)[self._rows_B]
 
 
-class _Dropping:
-    """The replacement for one layer's `forward`: gather, the class's own forward, scatter."""
+class Dropping:
+    """The replacement for one layer's `forward`: gather, the class's own forward, scatter.
+
+    `forward`: the class's own, or what computes the same of (layer, hidden states, ...) faster.
+    """
 
     def __init__(self, drop: TokenDrop, layer: nn.Module, index: int) -> None:
         self._drop, self._layer, self._index = drop, layer, index
-        self._forward = type(layer).forward
-        self._signature = inspect.signature(self._forward)
+        self.forward: Callable[..., Any] = type(layer).forward
+        self._signature = inspect.signature(self.forward)
 
     def __call__(self, hidden_BSD: Tensor, *args: Any, **kwargs: Any) -> Any:
         layer, length = self._layer, hidden_BSD.shape[1]
@@ -147,7 +178,7 @@ class _Dropping:
             if kept_BR is not None:
                 _check_rows(kept_BR, hidden_BSD)
                 return self._some_positions(kept_BR, hidden_BSD, args, kwargs)
-        return self._forward(layer, hidden_BSD, *args, **kwargs)
+        return self.forward(layer, hidden_BSD, *args, **kwargs)
 
     def _some_positions(self, kept_BR: Tensor, hidden_BSD: Tensor, args: Any, kwargs: Any) -> Any:
         index_BRD = kept_BR[..., None].expand(-1, -1, hidden_BSD.shape[2])
@@ -193,7 +224,7 @@ class _Dropping:
         inner = {name: gathered(name, value) for name, value in list(bound.arguments.items())[2:]}
         extra = inner.pop("kwargs", {})
         positional = [inner.pop("args")] if "args" in inner else []
-        output = self._forward(
+        output = self.forward(
             self._layer,
             taken,
             *(value for group in positional for value in group),

@@ -151,7 +151,7 @@ def test_the_average_of_the_weights_is_part_of_it(tmp_path: Path) -> None:
     network = nn.Linear(2, 1)
     average = half_way(network)
     save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, average=average)
-    found = newest_sound(tmp_path, IDENTITY, ["average.pt"])
+    found = newest_sound(tmp_path, IDENTITY, averaged=True)
     assert found is not None
     continued = WeightAverage(network, Averaging.model_validate({"kind": "ema", "over": "1/2"}), 6, 6)
     load(Engine(), found[1], continued)
@@ -164,7 +164,7 @@ def test_the_average_of_the_weights_is_part_of_it(tmp_path: Path) -> None:
 def test_one_without_the_average_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, average=half_way(nn.Linear(2, 1)))
     save_steps(tmp_path, 6)
-    assert newest_sound(tmp_path, IDENTITY, ["average.pt"]) == (3, tmp_path / "step-00000003")
+    assert newest_sound(tmp_path, IDENTITY, averaged=True) == (3, tmp_path / "step-00000003")
     assert capsys.readouterr().out == (
         f"checkpoint passed over: {tmp_path}/step-00000006 lacks average.pt, which this run needs to continue its "
         f"average of the weights\n"
@@ -177,5 +177,5 @@ def test_a_damaged_average_is_passed_over(tmp_path: Path, capsys: pytest.Capture
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert newest_sound(tmp_path, IDENTITY, ["average.pt"]) is None
+    assert newest_sound(tmp_path, IDENTITY, averaged=True) is None
     assert "average.pt does not match its sha256" in capsys.readouterr().out

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dataeff.pretrain.meter import Log, Progress, peak_memory_bytes
+from dataeff.pretrain.meter import Log, Logs, Progress, peak_memory_bytes
+from dataeff.pretrain.timing import PARTS, StepTimes
 from dataeff.progress import clock
 
 
@@ -30,17 +33,18 @@ def row(step: int) -> str:
 def test_a_resumed_log_holds_the_steps_done(tmp_path: Path, text: str, done: int, kept: list[int]) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(text)
-    log = Log(path, done)
-    assert [entry["step"] for entry in log.rows] == kept
+    rows: list[dict[str, Any]] = []
+    log = Log(path, done, rows.append)
+    assert [entry["step"] for entry in rows] == kept
     log.write({"step": done + 1, "loss": 0.5})
     assert path.read_text() == "".join(map(row, kept)) + json.dumps({"step": done + 1, "loss": 0.5}) + "\n"
     log.close()
-    assert [entry["step"] for entry in log.rows] == [*kept, done + 1]
+    assert [entry["step"] for entry in rows] == [*kept, done + 1]
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_new_log_needs_no_file(tmp_path: Path) -> None:
-    log = Log(tmp_path / "metrics.jsonl", 0)
+    log = Log(tmp_path / "metrics.jsonl", 0, print)
     log.write({"step": 1})
     log.sync()
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
@@ -62,6 +66,33 @@ def test_the_line_that_people_watch(capsys: pytest.CaptureFixture[str]) -> None:
     del entry["heldout_loss"]
     progress.show(entry, 10, now=True)
     assert "held-out" not in capsys.readouterr().out
+
+
+def test_the_utilisation_is_told_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("gpt-ltd", 1_000_000, 0)
+    entry = {"step": 4, "loss": None, "learning_rate": 1e-3, "effective_tokens": 100}
+    progress.show(entry, 10, mfu=lambda: 0.4123, now=True)
+    progress.show(entry, 10, mfu=lambda: None, now=True)
+    known, unknown = capsys.readouterr().out.splitlines()
+    assert " tokens/s  MFU 41.2%  " in known
+    assert "MFU" not in unknown
+
+
+def test_both_logs_of_a_step_and_its_account(tmp_path: Path) -> None:
+    """What a resumed run finds of timings.jsonl adds up to what the run before had, less the steps not saved."""
+    logs, accounts = Logs(tmp_path / "state", 0), []
+    for step in (1, 2, 3):
+        accounts.append(replace(logs.account, parts=dict(logs.account.parts), beside=dict(logs.account.beside)))
+        times = StepTimes(0.5 * step, {**dict.fromkeys(PARTS, 0.0), "forward": 0.5 * step})
+        logs.write({"step": step, "loss": 1.0}, times, {"startup": 2.0} if step == 1 else {"logging": 0.25})
+    logs.sync()
+    again = Logs(tmp_path / "state", 2)
+    assert [entry["step"] for entry in again.rows] == [1, 2]
+    assert again.account == accounts[2]
+    assert again.account.step_seconds == 1.5
+    assert again.account.run_seconds == 3.75
+    for each in (logs, again):
+        each.close()
 
 
 def test_clock() -> None:

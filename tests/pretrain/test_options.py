@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataeff import cli
-from dataeff.study.types import RUN_SETTINGS, Hardware
+from dataeff.study.types import RUN_SETTINGS, SCHEDULED, Hardware
 from dataeff.study.workflow import hardware_options
 from tests.factory import config, load
 
@@ -19,12 +19,14 @@ OTHERS: dict[str, Any] = {
     "micro_batch": "auto",
     "zero_stage": 1,
     "activation_checkpointing": True,
+    "compile": True,
     "checkpoint_every": 5,
     "keep_last": 4,
     "keep_every": 100,
     "heldout_points": 6,
     "max_skipped": 0,
     "timeout_seconds": 60,
+    "tensorboard": True,
 }
 
 
@@ -33,7 +35,7 @@ def parsed(words: str) -> argparse.Namespace:
 
 
 def test_every_setting_of_a_run_is_an_option_with_the_same_default() -> None:
-    assert set(OTHERS) == set(RUN_SETTINGS) == set(Hardware.model_fields) - {"memory_mb", "minutes"}
+    assert set(OTHERS) == set(RUN_SETTINGS) == set(Hardware.model_fields) - set(SCHEDULED)
     found = parsed(PRETRAIN)
     assert {name: getattr(found, name) for name in RUN_SETTINGS} == Hardware().model_dump(include=set(RUN_SETTINGS))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataeff.corpus.shard import read_documents
 from dataeff.errors import DataeffError
@@ -12,19 +16,55 @@ from dataeff.families import find_family
 from dataeff.families.batch import StepBatch
 from dataeff.families.bert import PROBE_PAIRS_PER_DOMAIN
 from dataeff.families.gpt import PROBE_ROWS_PER_DOMAIN
+from dataeff.plan import TrainingPlan
 from dataeff.pretrain.probe import probe_measures, probe_steps
 from dataeff.study.types import Model
 from dataeff.tokens.tokenizer import load
-from tests.pretrain.training import Material
+from tests.pretrain.training import STEPS, VARIANTS, Material
 
 MODEL = Model(layers=2, hidden=16, heads=2, sequence_length=64, dropout=0.5)
 
 
 def test_steps_at_equal_spacing_of_effective_tokens() -> None:
     tokens = np.cumsum([1, 1, 2, 4, 4, 4, 4, 4, 4, 4])  # 32 in all
-    assert sorted(probe_steps(tokens, 4)) == [3, 5, 7, 9]
-    assert sorted(probe_steps(tokens, 1)) == sorted(probe_steps(tokens, 0)) == [9]
-    assert sorted(probe_steps(tokens, 1000)) == list(range(10))
+    assert sorted(probe_steps(tokens, 4, 32)) == [3, 5, 7, 9]
+    assert sorted(probe_steps(tokens, 1, 32)) == sorted(probe_steps(tokens, 0, 32)) == [9]
+    assert sorted(probe_steps(tokens, 1000, 32)) == list(range(10))
+    assert sorted(probe_steps(tokens[:8], 3, 32)) == [3, 5, 7]  # cut at 24 of 32: marks at 8, 16, 24
+
+
+@given(
+    budget=st.integers(1, 10_000),
+    points=st.integers(1, 40),
+    plans=st.lists(st.lists(st.integers(1, 300), min_size=40, max_size=40), min_size=1, max_size=4),
+)
+def test_all_runs_of_a_budget_are_measured_at_the_same_tokens(budget: int, points: int, plans: list[list[int]]) -> None:
+    """At each part of the budget, every run has a probe less than a step of its own later, and one at its end."""
+    for steps in plans:
+        repeated = np.cumsum(steps * (budget // sum(steps) + 1))
+        consumed = repeated[: int(np.searchsorted(repeated, budget)) + 1]  # as a plan ends: see plan.steps_table
+        probes = probe_steps(consumed, points, budget)
+        assert max(probes) == len(consumed) - 1
+        assert len(probes) <= points
+        marks = [Fraction(budget * point, points) for point in range(1, points + 1)]
+        before = np.concatenate([[0], consumed])
+        for mark in marks:
+            assert any(before[step] < mark <= consumed[step] for step in probes)
+        for step in probes:
+            assert any(before[step] < mark <= consumed[step] for mark in marks)
+
+
+def test_variants_of_a_budget_take_their_probes_at_the_same_tokens(material: Material) -> None:
+    """The plans of real variants: the n-th probe of each lies within a step of the n-th part."""
+    for variant in VARIANTS["gpt"]:
+        plan = TrainingPlan.load(material.scale / "plan" / f"gpt-{variant}-100-s1234")
+        consumed = plan.steps["cumulative_effective_tokens"].to_numpy()
+        found = sorted(probe_steps(consumed, 5, plan.facts["target_tokens"]))
+        assert len(found) == 5
+        assert found[-1] == len(consumed) - 1
+        for part, step in enumerate(found, start=1):
+            late = consumed[step] - STEPS * 8 * 64 * part / 5
+            assert 0 <= late < plan.steps["effective_tokens"].iloc[step]
 
 
 def probe_of(material: Material, family: str, length: int = 64) -> StepBatch:

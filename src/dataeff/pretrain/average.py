@@ -17,7 +17,7 @@ weights (ZeRO 0 to 2), and by each rank for its own part of them at ZeRO 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,27 +150,42 @@ class WeightAverage:
 
         torch.save({"states": self.states, "weights": self.weights}, folder / self._file)
 
-    def load(self, folder: Path) -> None:
-        """Continues from this rank's part of a resume checkpoint."""
+    def load(self, folder: Path, files: Sequence[str] = ()) -> None:
+        """Continues from a resume checkpoint whose average lies in `files`; none given: as this rank would save it.
+
+        Parts of other ranks' number are put together and cut anew.
+        """
         import torch
 
-        devices = {name: weight.device for name, weight in self._own_weights()}
-        saved = torch.load(folder / self._file, map_location="cpu", weights_only=True)
-        self.states = saved["states"]
-        self.weights = {name: average.to(devices[name]) for name, average in saved["weights"].items()}
+        files = files or [self._file]
+        names = [self._file] if self._file in files else list(files)
+        parts = [torch.load(folder / name, map_location="cpu", weights_only=True) for name in names]
+        self.states = parts[0]["states"]
+        self.weights = {}
+        for name, own, begin in self._own_places():
+            if self.states == 0:
+                break
+            whole = torch.cat([part["weights"][name].flatten() for part in parts])
+            cut = whole if names == [self._file] else whole[begin : begin + own.numel()]
+            self.weights[name] = cut.reshape(own.shape).to(own.device)
 
     def _own_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The weights that this rank holds, by name, each tied one once: all of it, or at ZeRO 3 the part, flat and
         without the padding, whose content is nothing.
         """
+        for name, own, _ in self._own_places():
+            yield name, own
+
+    def _own_places(self) -> Iterator[tuple[str, Tensor, int]]:
+        """(name, what this rank holds of it, where that begins in the whole)"""
         parameters: Iterable[tuple[str, Any]] = self._network.named_parameters()
         for name, parameter in parameters:
             part = getattr(parameter, "ds_tensor", None)
             if part is None:
-                yield name, parameter.detach()
+                yield name, parameter.detach(), 0
             else:
-                left = parameter.ds_numel - self._rank * part.numel()
-                yield name, part.detach()[: max(0, left)]
+                begin = self._rank * part.numel()
+                yield name, part.detach()[: max(0, parameter.ds_numel - begin)], begin
 
 
 def _drop_gathered(network: nn.Module) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dataeff.files import MANIFEST, check_manifest, read_json, write_manifest
-from dataeff.pretrain.average import WeightAverage
+from dataeff.pretrain import universal
+from dataeff.pretrain.average import WeightAverage, average_files
+from dataeff.pretrain.universal import Layout, layout_of
 
+ALONE = Layout(world_size=1, zero_stage=0)
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -49,6 +52,7 @@ def save(
     *,
     rank: int,
     barrier: Any,
+    layout: Layout = ALONE,
     average: WeightAverage | None = None,
     kept: Kept = Kept(),
 ) -> None:
@@ -67,7 +71,7 @@ def save(
             average.save(temporary)
         barrier()
         if rank == 0:
-            write_manifest(temporary, step=step, **identity)
+            write_manifest(temporary, step=step, layout=asdict(layout), **identity)
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -106,15 +110,19 @@ def bytes_needed(state: Path, parameters: int, precision: str) -> int:
     return parameters * (12 if precision == "fp32" else 14)
 
 
-def newest_sound(state: Path, identity: dict[str, str], needed: Sequence[str] = ()) -> tuple[int, Path] | None:
-    """The newest checkpoint with files as in its manifest, the `needed` ones among them, and this run's identity; says
-    what it passes over.
+def newest_sound(
+    state: Path, identity: dict[str, str], layout: Layout = ALONE, *, averaged: bool = False
+) -> tuple[int, Path] | None:
+    """The newest checkpoint with files as in its manifest, those of an average among them if the run has one, and this
+    run's identity; says what it passes over. `layout`: this run's, which an old checkpoint that tells none must have.
     """
     for step, folder in list_checkpoints(state):
         fault = check_manifest(folder)
         if fault is None:
             facts = read_json(folder / MANIFEST)
             differing = [name for name, digest in identity.items() if facts.get(name) != digest]
+            saved = layout_of(folder) or layout
+            needed = average_files(saved.zero_stage, saved.world_size) if averaged else []
             missing = [name for name in needed if name not in facts["files"]]
             if not differing and not missing:
                 return step, folder
@@ -127,7 +135,40 @@ def newest_sound(state: Path, identity: dict[str, str], needed: Sequence[str] = 
     return None
 
 
-def load(engine: Any, folder: Path, average: WeightAverage | None = None) -> None:
-    engine.load_checkpoint(str(folder), tag="engine")
+def load(
+    engine: Any,
+    folder: Path,
+    average: WeightAverage | None = None,
+    *,
+    layout: Layout = ALONE,
+    rank: int = 0,
+    barrier: Callable[[], None] = lambda: None,
+) -> Layout:
+    """Loads a checkpoint into an engine of this layout, whichever saved it; which did. All ranks call it."""
+    saved = layout_of(folder) or layout
+    if saved.fits(layout):
+        engine.load_checkpoint(str(folder), tag="engine")
+    else:
+        _load_reshaped(engine, folder, saved, layout, rank, barrier)
     if average is not None:
-        average.load(folder)
+        average.load(folder, average_files(saved.zero_stage, saved.world_size))
+    return saved
+
+
+def _load_reshaped(
+    engine: Any, folder: Path, saved: Layout, layout: Layout, rank: int, barrier: Callable[[], None]
+) -> None:
+    """By way of DeepSpeed's universal form, which lies beside the checkpoint for as long as it is read."""
+    steps = int(read_json(folder / MANIFEST)["step"])
+    between = folder.with_name(f".universal-{folder.name}")
+    if saved.zero_stage == 0:
+        read = universal.read_plain(folder, universal.names_by_group(engine.module))
+    else:
+        if rank == 0:
+            universal.convert(folder, between, saved)
+        barrier()
+        read = universal.read_universal(between)
+    universal.put(engine, engine.module, layout.zero_stage, steps, read)
+    barrier()
+    if rank == 0:
+        shutil.rmtree(between, ignore_errors=True)

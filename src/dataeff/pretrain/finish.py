@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch import nn
 from dataeff.files import MANIFEST, atomic_directory, check_manifest, read_json, write_json, write_manifest
 from dataeff.plan import TrainingPlan
 from dataeff.pretrain.guards import guard_facts
-from dataeff.pretrain.meter import peak_memory_bytes
+from dataeff.pretrain.meter import PeakMemory
+from dataeff.pretrain.timing import Account, Beside
+from dataeff.pretrain.utilisation import Utilisation
 from dataeff.provenance import provenance
 from dataeff.study.specs import PretrainSpec
 
@@ -30,7 +33,7 @@ class Averaged:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run has come to. `metrics` and `timings`: a row per step; `metrics_file` holds the first."""
+    """What a run has come to. `metrics`: a row per step, which `metrics_file` holds; `account`: of timings.jsonl."""
 
     spec: PretrainSpec
     plan: TrainingPlan
@@ -38,9 +41,11 @@ class Finished:
     parameters: int
     metrics: Rows
     metrics_file: Path
-    timings: Rows
-    seconds: Mapping[str, float]
-    """Beside the steps: startup, heldout, checkpoint."""
+    account: Account
+    beside: Beside
+    """What this start spent since the account's last row is the export's."""
+    utilisation: Utilisation
+    peak: PeakMemory
     world_size: int
     threads: int
     micro_batch: int
@@ -75,20 +80,24 @@ class Finished:
         }
 
     def times(self) -> dict[str, Any]:
-        """timings.json"""
-        seconds = sum(row["seconds"] for row in self.timings)
+        """timings.json; the export's seconds are those until this is asked for."""
+        account = deepcopy(self.account)
+        account.add_beside(self.beside.take(0.0, rest="export"))
+        seconds = account.step_seconds
         return {
             "training_seconds": round(seconds, 3),
-            "steps_per_second": round(len(self.timings) / seconds, 4),
+            "steps_per_second": round(account.steps / seconds, 4),
             "raw_tokens_per_second": round(self.plan.facts["raw_tokens"] / seconds, 1),
             "effective_tokens_per_second": round(self.plan.facts["effective_tokens"] / seconds, 1),
-            "startup_seconds": round(self.seconds["startup"], 3),
-            "heldout_seconds": round(self.seconds["heldout"], 3),
-            "checkpoint_seconds": round(self.seconds["checkpoint"], 3),
-            "peak_memory_bytes": peak_memory_bytes(),
+            **{f"{name}_seconds": round(account.beside[name], 3) for name in ("startup", "heldout", "checkpoint")},
+            "peak_memory_bytes": self.peak.host_bytes,
+            "peak_cuda_allocated_bytes": self.peak.cuda_allocated_bytes,
+            "peak_cuda_reserved_bytes": self.peak.cuda_reserved_bytes,
             "world_size": self.world_size,
             "threads": self.threads,
             "micro_batch": self.micro_batch,
+            "utilisation": self.utilisation.facts(seconds),
+            **account.facts(),
         }
 
 

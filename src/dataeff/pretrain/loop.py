@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,15 +19,18 @@ from dataeff import keyed
 from dataeff.errors import DataeffError
 from dataeff.families import find_family
 from dataeff.plan import TrainingPlan
-from dataeff.pretrain import checkpoint, finish, guards, memory_search
-from dataeff.pretrain.average import WeightAverage, average_files
+from dataeff.pretrain import checkpoint, compiled, events, finish, guards, memory_search
+from dataeff.pretrain.average import WeightAverage
 from dataeff.pretrain.engine import Ranks, make_engine, start_ranks
-from dataeff.pretrain.meter import Logs, Progress
+from dataeff.pretrain.meter import Logs, Meter, PeakMemory, Progress
 from dataeff.pretrain.owner import owned_by_all
 from dataeff.pretrain.probe import probe_measures, probe_steps
 from dataeff.pretrain.remedies import InputFiles, explained
 from dataeff.pretrain.signals import EXIT_INTERRUPTED, Interrupted, StopRequest
 from dataeff.pretrain.step import Steps
+from dataeff.pretrain.timing import Beside, step_clock
+from dataeff.pretrain.universal import Layout
+from dataeff.pretrain.utilisation import Utilisation, device_of
 from dataeff.pretrain.watch import Watch
 from dataeff.study.specs import PretrainSpec
 from dataeff.study.types import Hardware
@@ -97,6 +100,8 @@ class Trainer(Steps):
     ) -> None:
         self.spec, self.inputs, self.plan, self.state = spec, inputs, plan, state
         self.hardware, self.ranks, self.identity = hardware, ranks, identity
+        if hardware.tensorboard:
+            events.check_installed(spec.run.name)
         self.stop = stop or StopRequest(spec.run.name)
         self.micro_batch = 1 if hardware.micro_batch == "auto" else hardware.micro_batch
         self.family = find_family(spec.run.family)(load_tokenizer(inputs.tokenizer))
@@ -109,14 +114,25 @@ class Trainer(Steps):
             if spec.dropped_layers
             else None
         )
+        if hardware.compile:
+            compiled.compile_layers(self.network, ranks.device)
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.engine = make_engine(self.network, spec, hardware, ranks)
+        self.clock = step_clock(ranks.device)
+        self.layout = Layout(ranks.world_size, hardware.zero_stage)
         self.average = WeightAverage.of_run(spec, plan, self.network, hardware, ranks)
         self.probe = self.family.probe_batch(inputs.heldout, spec.model.sequence_length)
-        self.seconds = {"startup": 0.0, "heldout": 0.0, "checkpoint": 0.0}
+        self.beside = Beside()
         self.watch = Watch(ranks, hardware.timeout_seconds, spec.run.name)
         self.skips = guards.Skips(hardware.max_skipped)
         self.kept = checkpoint.Kept(hardware.keep_last, hardware.keep_every)
+        if hardware.compile:
+            compiled.warm_up(self)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What this start spends beside its steps, by what it goes to."""
+        return self.beside.seconds
 
     def _check_samples(self) -> None:
         if self.samples.sequence_length > self.spec.model.sequence_length:
@@ -137,42 +153,57 @@ class Trainer(Steps):
     def _train(self, out: Path, started: float) -> None:
         first = self._resume()
         total = len(self.plan.steps)
-        consumed = self.plan.steps["cumulative_effective_tokens"].to_numpy()
-        logs = Logs(self.state, first) if self.ranks.rank == 0 else None
-        self.skips.in_a_row = self.ranks.of_first(guards.skipped_at_the_end(logs.metrics.rows) if logs else 0)
-        spikes = guards.SpikeWatch(logs.metrics.rows if logs else [])
-        done_tokens = int(consumed[first - 1]) if first else 0
-        progress = Progress(self.spec.run.name, int(consumed[-1]), done_tokens)
-        probes = probe_steps(consumed, self.hardware.heldout_points)
+        consumed = self.columns["cumulative_effective_tokens"]
+        meter = self._meter(first) if self.ranks.rank == 0 else None
+        self.skips.in_a_row = self.ranks.of_first(guards.skipped_at_the_end(meter.logs.rows) if meter else 0)
+        spikes = guards.SpikeWatch(meter.logs.rows if meter else [])
+        probes = probe_steps(consumed, self.hardware.heldout_points, self.plan.facts["target_tokens"])
         files = InputFiles.of([self.inputs.plan, self.inputs.samples], self.inputs.tokens)
-        self.seconds["startup"] = time.monotonic() - started
+        self.beside.begin(started)
         self.stop.training_begins()
-        for step, ids in enumerate(self.plan.order.iterate(first), start=first):
+        for step, ids in enumerate(self.clock.steps(self.plan.order.iterate(first)), start=first):
             self.watch.reach(step + 1, "reading its samples")
             files.check()
-            begun = time.monotonic()
             row = self.step(step, ids)
-            step_seconds = time.monotonic() - begun
+            times = self.clock.stop()
             if step in probes:
                 self.watch.reach(step + 1, "measuring held-out text")
                 row |= self._timed("heldout", self._probe)
-            if logs is not None:
-                logs.write(row, step_seconds)
+            if meter is not None:
+                meter.tell(row, times)
                 spikes.tell(self.spec.run.name, row)
-                progress.show(row, total, now=step + 1 == total)
             if step + 1 < total:
-                self._between_steps(step + 1, logs)
+                self._between_steps(step + 1, meter)
         self.watch.reach(total, "writing the model")
-        self._finish(out, logs)
+        self._finish(out, meter)
 
-    def _between_steps(self, done: int, logs: Logs | None) -> None:
+    def _meter(self, first: int) -> Meter:
+        """What rank 0 keeps the logs with, from step `first` on."""
+        name, total, consumed = self.spec.run.name, len(self.plan.steps), self.columns["cumulative_effective_tokens"]
+        logs, config = Logs(self.state, first), cast(Any, self.network.config)
+        progress = Progress(name, int(consumed[-1]), int(consumed[first - 1]) if first else 0)
+        utilisation = Utilisation.of_run(
+            self.spec,
+            self.plan.steps,
+            config.vocab_size,
+            device_of(self.ranks.device, self.spec.precision),
+            self.ranks.world_size,
+            recompute=self.hardware.activation_checkpointing,
+        )
+        drawn = None
+        if self.hardware.tensorboard:
+            folder = events.folder_of(self.state, name)
+            drawn = events.Events(folder, total, utilisation, logs.metrics.path, logs.timings.path)
+        return Meter(logs, self.beside, progress, utilisation, total, first, drawn)
+
+    def _between_steps(self, done: int, meter: Meter | None) -> None:
         """Saves where that is due, and where this was the last step for now, which all ranks know."""
         due = done % self.hardware.checkpoint_every == 0 or self.kept.for_good(done)
         if due or self.asked_to_stop:
             self.watch.reach(done, "saving a checkpoint")
-            self._timed("checkpoint", lambda: self._save(done, logs))
+            self._timed("checkpoint", lambda: self._save(done, meter))
         if self.asked_to_stop:
-            if logs is not None:
+            if meter is not None:
                 asked = self.stop.signal_name or "a signal to another rank"
                 print(
                     f"{self.spec.run.name}: {asked}: stopped after step {done}, which is saved in {self.state}; "
@@ -187,30 +218,36 @@ class Trainer(Steps):
         return {f"heldout_{name}": value for name, value in measures.items()}
 
     def _timed(self, what: str, work: Any) -> Any:
-        begun = time.monotonic()
-        result = work()
-        self.seconds[what] += time.monotonic() - begun
-        return result
+        with self.beside.timed(what):
+            return work()
 
     def _resume(self) -> int:
         """Loads the newest sound checkpoint, rank 0's choice; the number of steps done."""
         step = 0
         if self.ranks.rank == 0:
-            needed = average_files(self.hardware.zero_stage, self.ranks.world_size) if self.spec.averaging else []
-            found = checkpoint.newest_sound(self.state, self.identity, needed)
+            averaged = self.spec.averaging is not None
+            found = checkpoint.newest_sound(self.state, self.identity, self.layout, averaged=averaged)
             step = found[0] if found else 0
         step = self.ranks.of_first(step)
         if step == 0:
             return 0
         folder = checkpoint.folder_of(self.state, step)
-        checkpoint.load(self.engine, folder, self.average)
+        saved = checkpoint.load(
+            self.engine,
+            folder,
+            self.average,
+            layout=self.layout,
+            rank=self.ranks.rank,
+            barrier=self.ranks.barrier,
+        )
         if self.ranks.rank == 0:
-            print(f"{self.spec.run.name}: continues after step {step} from {folder}", flush=True)
+            how = "" if saved == self.layout else f", saved by {saved}, on {self.layout}"
+            print(f"{self.spec.run.name}: continues after step {step} from {folder}{how}", flush=True)
         return step
 
-    def _save(self, done: int, logs: Logs | None) -> None:
-        if logs is not None:
-            logs.sync()
+    def _save(self, done: int, meter: Meter | None) -> None:
+        if meter is not None:
+            meter.sync()
         checkpoint.save(
             self.engine,
             self.state,
@@ -218,6 +255,7 @@ class Trainer(Steps):
             self.identity,
             rank=self.ranks.rank,
             barrier=self.ranks.barrier,
+            layout=self.layout,
             average=self.average,
             kept=self.kept,
         )
@@ -229,20 +267,23 @@ class Trainer(Steps):
         self.average.replace_weights()
         return finish.Averaged(self.average.facts(), self._timed("heldout", self._probe))
 
-    def _finish(self, out: Path, logs: Logs | None) -> None:
+    def _finish(self, out: Path, meter: Meter | None) -> None:
         averaged = self._exported_average()
         weights = finish.all_weights(self.network, self.hardware.zero_stage)
-        if logs is not None:
-            logs.close()
+        peak = PeakMemory.of_ranks(self.ranks)
+        if meter is not None:
+            meter.close()
             finished = finish.Finished(
                 self.spec,
                 self.plan,
                 self.identity,
                 self.parameters,
-                logs.metrics.rows,
-                logs.metrics.path,
-                logs.timings.rows,
-                self.seconds,
+                meter.logs.rows,
+                meter.logs.metrics.path,
+                meter.logs.account,
+                self.beside,
+                meter.utilisation,
+                peak,
                 self.ranks.world_size,
                 self.hardware.threads,
                 self.micro_batch,

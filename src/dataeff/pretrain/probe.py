@@ -30,11 +30,16 @@ def probe_measures(
     return {name: total.mean for name, total in sums.items()}
 
 
-def probe_steps(cumulative_effective_tokens: np.ndarray, points: int) -> set[int]:
-    """0-based steps after which the probe is taken: `points` of them at equal spacing of effective tokens."""
-    if points == 0:
-        return {len(cumulative_effective_tokens) - 1}
-    marks = cumulative_effective_tokens[-1] * np.arange(1, points + 1) / points
-    return {int(step) for step in np.searchsorted(cumulative_effective_tokens, marks)} | {
-        len(cumulative_effective_tokens) - 1
-    }
+def probe_steps(cumulative_effective_tokens: np.ndarray, points: int, target_tokens: int) -> set[int]:
+    """0-based steps after which the probe is taken: those that reach the `points` equal parts of the run's budget of
+    effective tokens, and the last one.
+
+    Parts of the budget, not of what the last step makes of it, which differs by up to a step between variants: so
+    all runs of one budget are measured at the same effective tokens, each up to a step of its own later. A plan that is
+    cut short ends before its budget and has the parts of what it reaches.
+    """
+    last = len(cumulative_effective_tokens) - 1
+    budget = min(target_tokens, int(cumulative_effective_tokens[-1]))
+    # Rounded up: a step reaches a mark between two tokens with the token after it.
+    marks = [-(-budget * point // points) for point in range(1, points + 1)]
+    return {int(step) for step in np.searchsorted(cumulative_effective_tokens, marks)} | {last}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dataeff import keyed
 from dataeff.families.batch import Cut, StepBatch
+from dataeff.order_buckets import BucketOrder
 from dataeff.pretrain import guards
 from dataeff.pretrain.engine import update
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dataeff.pretrain.average import WeightAverage
     from dataeff.pretrain.engine import Ranks
     from dataeff.pretrain.signals import StopRequest
+    from dataeff.pretrain.timing import StepClock
     from dataeff.pretrain.watch import Watch
     from dataeff.study.specs import PretrainSpec
     from dataeff.token_drop import TokenDrop
@@ -59,29 +61,39 @@ class Steps:
     average: WeightAverage | None
     watch: Watch
     skips: guards.Skips
+    clock: StepClock
     asked_to_stop = False
     """Whether, as of the last step, a signal asks any rank to stop: all ranks know the same."""
     _gradient_norm = 0.0
 
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The plan's steps as arrays: a row of the table itself would cost more than reading the samples does."""
+        return {str(name): column.to_numpy() for name, column in self.plan.steps.items()}
+
     def step(self, step: int, ids: Positions) -> dict[str, Any]:
         """One optimizer step on the samples `ids`; returns its metrics row."""
-        plan_row = self.plan.steps.iloc[step]
+        plan_row = {name: column[step] for name, column in self.columns.items()}
         length, kept = int(plan_row["sequence_length"]), int(plan_row["kept_tokens"])
         batch = self.family.step_batch(self.samples, ids, self.cut(step, length))
+        self.clock.lap("data")
         for group in self.engine.optimizer.param_groups:
             group["lr"] = float(plan_row["learning_rate"])
         self.watch.reach(step + 1, "training")
         torch.manual_seed(keyed.key(self.spec.run.seed, "dropout", step, self.ranks.rank))
         totals = dict.fromkeys(batch.counts, 0.0)
-        for rows, counted in passes(batch.rows, self.micro_batch, self.ranks.rank, self.ranks.world_size):
+        for rows, counted in passes(batch.rows, self.rows_a_pass(length), self.ranks.rank, self.ranks.world_size):
             for name, loss in self.forward_backward(batch, rows, counted, step, kept).items():
                 totals[name] += loss * counted
+        self.clock.lap("other")
         # One exchange tells every rank the step's losses and whether any of them is asked to stop.
         *sums, stops = self.ranks.sums([*totals.values(), float(self.stop.asked)])
+        self.clock.lap("communication")
         self.asked_to_stop = stops > 0
         means = {name: total / batch.counts[name] for name, total in zip(totals, sums, strict=True)}
         loss = sum(means.values())
         self._gradient_norm = update(self.engine, loss)
+        self.clock.lap("optimizer")
         became = self._judge(loss, step, ids)
         if self.average is not None:
             self.average.observe(step + 1)
@@ -99,24 +111,37 @@ class Steps:
             **({} if became == "applied" else {became: True}),
         }
 
+    def rows_a_pass(self, length: int) -> int:
+        """`micro_batch` where all rows of the run are of the full length or fewer in a step. A step of a shorter length
+        bucket has as many more rows as they are shorter, and so has a pass of it.
+        """
+        if isinstance(self.plan.order, BucketOrder):
+            return self.micro_batch * self.spec.model.sequence_length // length
+        return self.micro_batch
+
     def forward_backward(
         self, batch: StepBatch, rows: Positions, weight: float, step: int, kept: int
     ) -> dict[str, float]:
         """One pass over some rows of a step: its gradients are added up; the losses' sums over the rows."""
+        self.clock.lap("other")
+        part = batch.part(rows, self.ranks.device)
+        self.clock.lap("data")
         if self.token_drop is not None:
             rows_B = torch.from_numpy(rows).to(self.ranks.device)
             self.token_drop.set_step(step, kept=kept, rows_B=rows_B, rows=batch.rows)
-        sums = self.family.loss_sums(self.engine, batch.part(rows, self.ranks.device))
+        sums = self.family.loss_sums(self.engine, part)
         # DeepSpeed averages gradients over ranks; each part of the loss is a mean over the whole step.
         scaled = [loss * (weight * self.ranks.world_size / batch.counts[name]) for name, loss in sums.items()]
+        self.clock.lap("forward")
         self.engine.backward(reduce(add, scaled))
+        self.clock.lap("backward")
         return {name: float(loss.detach()) for name, loss in sums.items()}
 
     def cut(self, step: int, length: int) -> Cut:
         # An order of admission exists where a curriculum selects samples by their difficulty.
         selects = self.plan.order.admission is not None
-        windows = self.plan.steps.get("window")
-        window = None if windows is None else int(windows.iloc[step])
+        windows = self.columns.get("window")
+        window = None if windows is None else int(windows[step])
         return Cut(length, self.spec.length_apply, selects, self.spec.run.seed, step, window)
 
     def _judge(self, loss: float, step: int, ids: Positions) -> guards.Outcome:
