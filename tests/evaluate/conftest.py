@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -16,8 +18,9 @@ import zstandard
 from dataeff.files import read_yaml
 from dataeff.study.faults import validate
 from dataeff.study.load import TasksFile
-from dataeff.study.specs import EvaluateSpec, ItemsSpec
-from dataeff.study.types import Task
+from dataeff.study.specs import EvaluateSpec, HeldoutSpec, ItemsSpec
+from dataeff.study.tasks import Dataset, HeldoutTask
+from tests.evaluate.local_data import ROWS, fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 END = "<|endoftext|>"
@@ -59,13 +62,15 @@ def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tasks() -> dict[str, Task]:
+def tasks() -> dict[str, HeldoutTask]:
+    """Those of config/tasks.yaml whose items are made from held-out text."""
     path = ROOT / "config" / "tasks.yaml"
-    return validate(TasksFile, read_yaml(path), str(path)).tasks
+    found = validate(TasksFile, read_yaml(path), str(path)).tasks
+    return {name: task for name, task in found.items() if isinstance(task, HeldoutTask)}
 
 
 @pytest.fixture(scope="session")
-def items(heldout: Path, tasks: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def items(heldout: Path, tasks: dict[str, HeldoutTask], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """One folder of items per task of config/tasks.yaml."""
     from dataeff.evaluate.items import build
 
@@ -109,5 +114,42 @@ def model(make_model: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spec(tasks: dict[str, Task]) -> EvaluateSpec:
-    return EvaluateSpec(tasks=tasks, shots=[0, 2], items=12, heldout_bytes_per_domain=5000, batch_size=4)
+def spec(tasks: dict[str, HeldoutTask]) -> EvaluateSpec:
+    return EvaluateSpec(
+        group="probes",
+        harness=version("lm_eval"),
+        tasks=tasks,
+        datasets={},
+        shots=[0, 2],
+        items=12,
+        batch_size=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def heldout_spec() -> HeldoutSpec:
+    return HeldoutSpec(heldout_bytes_per_domain=5000, batch_size=4)
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Datasets in the layouts of the harness's tasks, each with the manifest of it as fetched."""
+
+    datasets: dict[str, Dataset]
+    manifests: dict[str, Path]
+
+    def of(self, spec: EvaluateSpec) -> list[Path]:
+        return [self.manifests[name] for name in spec.datasets]
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
+    root = tmp_path_factory.mktemp("made_up")
+    found = {name: fetched(root, name) for name in ROWS}
+    return MadeUp({name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()})
+
+
+@pytest.fixture(scope="session")
+def long_model(make_model: Callable[..., Path]) -> Path:
+    """Its context has room for what a generation writes."""
+    return make_model("long", positions=512)

@@ -14,7 +14,7 @@ from dataeff.evaluate.documents import domain_files, read_documents
 from dataeff.evaluate.items import build, make_items, plain_sentences, read_domains
 from dataeff.files import check_manifest
 from dataeff.study.specs import ItemsSpec
-from dataeff.study.types import Task
+from dataeff.study.tasks import Task
 
 KINDS = ["last_word", "word_order"]
 

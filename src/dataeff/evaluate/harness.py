@@ -1,16 +1,17 @@
-"""Scores of the items by lm-eval's own evaluator: each number of shots in turn, with one loaded model.
+"""Scores of tasks by lm-eval's own evaluator: one task at one number of shots at a time, with one loaded model.
 
-Nothing of lm-eval is replaced, so its command line gives the same numbers from the same items folder. Only
-what it leaves silent is added: prompts longer than the context, which it cuts on the left, are counted, and
-values that are not finite are errors.
+Nothing of lm-eval is replaced but where a task's data lie, so its command line gives the same numbers. What it leaves
+silent is added: prompts longer than the context, which it cuts on the left, are counted, values that are not finite are
+errors, and the task's value must follow from the items that are kept (rescore.py).
 """
 
 from __future__ import annotations
 
 import logging
-import math
+import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,158 +19,137 @@ from typing import Any
 import yaml
 
 from dataeff.errors import DataeffError
-from dataeff.evaluate.model import OpenModel
+from dataeff.evaluate.model import AskedModel
+from dataeff.evaluate.prepare import Prepared
+from dataeff.evaluate.records import generated_tokens, records_of
+from dataeff.evaluate.rescore import AGGREGATIONS, TaskItems, same, standard_error, task_items
+from dataeff.evaluate.resume import TaskResult
 from dataeff.evaluate.scores import TaskScore
-from dataeff.files import MANIFEST, canonical_digest, check_manifest, read_json, read_yaml
-from dataeff.study.types import Task
 
-SEED = 1234
-"""lm-eval's own default seed, given to each of its generators; it decides an item's few-shot examples."""
+PYTHON_SEED, SEED = 0, 1234
+"""lm-eval's own defaults, of Python's generator and of each other one; SEED decides an item's few-shot examples."""
 
 
-@dataclass(frozen=True)
-class TaskItems:
-    """One task's checked items: the folder that holds {name}.yaml and {name}/, and the digest of its data."""
+@dataclass
+class Harness:
+    """The tasks of a group, loaded when first asked for and kept for the next number of shots."""
 
-    name: str
-    task: Task
-    folder: Path
-    version: int
-    data_sha256: str
+    model: AskedModel
+    version: str
+    limit: int
+    manager: Any
+    loaded: dict[str, Any]
 
+    def score(self, name: str, prepared: Prepared, shots: int) -> TaskResult:
+        """One task at one number of shots, over its first `limit` items."""
+        from lm_eval.evaluator import evaluate
 
-@dataclass(frozen=True)
-class ShotResult:
-    """Scores at one number of shots, and one record per item."""
-
-    shots: int
-    tasks: dict[str, TaskScore]
-    items: list[dict[str, Any]]
-
-
-def find_items(tasks: dict[str, Task], folders: list[Path], shots: int) -> dict[str, TaskItems]:
-    """Each task's items in the folders; errors where they are missing, damaged or made for another task."""
-    found: dict[str, TaskItems] = {}
-    for folder in folders:
-        fault = check_manifest(folder) if folder.is_dir() else f"{folder}: no such folder"
-        if fault:
-            raise DataeffError(f"{fault}; make the items again")
-        for name, made_for in read_json(folder / MANIFEST)["tasks"].items():
-            if name in tasks:
-                if made_for != tasks[name].model_dump(mode="json"):
-                    raise DataeffError(f"{folder}: its items were made for another '{name}'; make the items again")
-                found[name] = _task_items(name, tasks[name], folder)
-    for name in tasks:
-        if name not in found:
-            raise DataeffError(
-                f"tasks.{name}: no items in {', '.join(map(str, folders)) or 'any folder'}; make them first"
+        task = self._task(name)
+        _seed()
+        task.set_config(key="num_fewshot", value=shots)
+        task.set_fewshot_seed(seed=SEED)
+        with _watched(self.model, name, prepared.definition.output_type):
+            results: Any = evaluate(
+                lm=self.model.lm, task_dict={"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0
             )
-        lines = (found[name].folder / name / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()
-        if len(lines) < shots:
+        return self._result(name, prepared, results["results"][name], results["samples"][name])
+
+    def _task(self, name: str) -> Any:
+        if name not in self.loaded:
+            _seed()  # as the command line does before it loads a task, whose items may be shuffled then
+            self.loaded[name] = self.manager.load([name])["tasks"][name]
+        return self.loaded[name]
+
+    def _result(
+        self, name: str, prepared: Prepared, values: dict[str, Any], samples: Sequence[dict[str, Any]]
+    ) -> TaskResult:
+        metric = prepared.metric
+        key = next(key for key in values if key.startswith(f"{metric},"))
+        aggregations = prepared.definition.aggregations
+        kept = [name for name, aggregation in aggregations.items() if aggregation in AGGREGATIONS]
+        chosen = [sample for sample in samples if sample["filter"] == key.partition(",")[2]]
+        records = records_of(self.model, name, chosen, kept)
+        if any(metric not in record["metrics"] for record in records):
+            raise DataeffError(f"task '{name}': some items have no {metric}; choose a metric that every item has")
+        found = task_items(records, metric, str(aggregations[metric]))
+        if not same(found.value, float(values[key])):
             raise DataeffError(
-                f"{found[name].folder}: only {len(lines)} few-shot examples for {shots} shots; "
-                f"hold out more text, or lower evaluation.shots"
+                f"task '{name}': lm-eval gives {metric} {values[key]}, its items give {found.value}; the task does "
+                f"more than '{aggregations[metric]}' says, and cannot be computed again from its items"
             )
-    return {name: found[name] for name in tasks}
+        truncated = sum(record["truncated"] for record in records)
+        return TaskResult(self._score(prepared, found, float(values[key]), truncated), records)
+
+    def _score(self, prepared: Prepared, found: TaskItems, value: float, truncated: int) -> TaskScore:
+        return TaskScore(
+            **prepared.facts,
+            harness=self.version,
+            aggregation=found.aggregation,
+            value=value,
+            standard_error=standard_error(found),
+            items=len(found.numbers),
+            truncated_prompts=truncated,
+        )
 
 
-def _task_items(name: str, task: Task, folder: Path) -> TaskItems:
-    files = read_json(folder / MANIFEST)["files"]
-    digest = canonical_digest({split: files[f"{name}/{split}.jsonl"]["sha256"] for split in ("test", "fewshot")})
-    return TaskItems(name, task, folder, read_yaml(folder / f"{name}.yaml")["metadata"]["version"], digest)
-
-
-def run_shots(model: OpenModel, items: dict[str, TaskItems], shots: Iterable[int], limit: int) -> Iterator[ShotResult]:
-    """The result at each number of shots, over the first `limit` items of every task."""
+@contextmanager
+def open_harness(model: AskedModel, tasks: dict[str, Prepared], version: str, limit: int) -> Iterator[Harness]:
+    """lm-eval with these tasks and no others, their data read from where they lie."""
+    _check_room(model, tasks)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 
-    # Jobs that run at once parse the items into folders of their own; the home folder is left alone.
+    # Jobs that run at once parse the data into folders of their own; the home folder is left alone.
     with tempfile.TemporaryDirectory(prefix="dataeff-evaluate-") as scratch:
-        for entry in items.values():
-            _write_located(entry, Path(scratch))
-        manager = TaskManager(include_path=str(Path(scratch) / "tasks"), include_defaults=False)
-        for count in shots:
-            yield _run(model, items, manager, count, limit)
+        for name, prepared in tasks.items():
+            (Path(scratch) / name).mkdir()
+            document = prepared.document(name, Path(scratch) / name)
+            (Path(scratch) / f"{name}.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        yield Harness(model, version, limit, TaskManager(include_path=scratch, include_defaults=False), {})
 
 
-def _write_located(entry: TaskItems, scratch: Path) -> None:
-    """A copy of the task's YAML with absolute data paths: relative ones start at the working directory."""
-    document = read_yaml(entry.folder / f"{entry.name}.yaml")
-    files = document["dataset_kwargs"]["data_files"]
-    located = {split: str((entry.folder / file).resolve()) for split, file in files.items()}
-    document["dataset_kwargs"] = {"data_files": located, "cache_dir": str(scratch / "datasets")}
-    (scratch / "tasks").mkdir(exist_ok=True)
-    (scratch / "tasks" / f"{entry.name}.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+def _seed() -> None:
+    import numpy as np
+    import torch
+
+    random.seed(PYTHON_SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
 
 
-def _run(model: OpenModel, items: dict[str, TaskItems], manager: Any, shots: int, limit: int) -> ShotResult:
-    from lm_eval import simple_evaluate
-
-    results = simple_evaluate(
-        model=model.lm,
-        tasks=list(items),
-        num_fewshot=shots,
-        limit=limit,
-        task_manager=manager,
-        log_samples=True,
-        random_seed=SEED,
-        numpy_random_seed=SEED,
-        torch_random_seed=SEED,
-        fewshot_random_seed=SEED,
-    )
-    scores: dict[str, TaskScore] = {}
-    records: list[dict[str, Any]] = []
-    for name, entry in items.items():
-        samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
-        made = [_record(model, name, sample) for sample in samples]
-        records += made
-        scores[name] = _score(entry, results["results"][name], made)
-    return ShotResult(shots, scores, records)
+def _check_room(model: AskedModel, tasks: dict[str, Prepared]) -> None:
+    for name, prepared in tasks.items():
+        if prepared.definition.output_type != "generate_until":
+            continue
+        wanted = generated_tokens(model, prepared.definition.content.get("generation_kwargs") or {})
+        if wanted >= model.lm.max_length:
+            raise DataeffError(
+                f"task '{name}' writes up to {wanted} tokens, {model.folder} reads {model.lm.max_length} in all: "
+                f"nothing is left for the prompt; leave the task out, or use one of its kind that is not generated"
+            )
 
 
-def _record(model: OpenModel, name: str, sample: dict[str, Any]) -> dict[str, Any]:
-    """One item as scored: prompt, length, the choices' log-likelihoods and what lm-eval made of them."""
-    loglikelihoods = [float(response[0]) for response in sample["filtered_resps"]]
-    if not all(map(math.isfinite, loglikelihoods)):
+@contextmanager
+def _watched(model: AskedModel, name: str, output_type: str) -> Iterator[None]:
+    """A generation from logits that are no numbers looks like any text; so the logits are looked at."""
+    if output_type != "generate_until":
+        yield
+        return
+    import torch
+
+    found: list[torch.Tensor] = []
+
+    def look(_module: Any, _inputs: Any, output: Any) -> None:
+        last = output.logits[:, -1]
+        found.append((last.isnan() | last.isposinf()).any())
+
+    handle = model.lm.model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if found and bool(torch.stack(found).any()):
         raise DataeffError(
-            f"{model.folder}: item {sample['doc_id']} of '{name}' has log-likelihoods {loglikelihoods}; "
-            f"the weights are damaged or training diverged, see the run's metrics.jsonl"
+            f"{model.folder}: logits that are no numbers while answers of '{name}' were generated; the weights are "
+            f"damaged or training diverged, see the run's metrics.jsonl"
         )
-    tokens = prompt_tokens(model.lm.tokenizer, sample["arguments"])
-    document = sample["doc"]
-    return {
-        "task": name,
-        "id": document["id"],
-        "domain": document["domain"],
-        "document": document["document"],
-        "choices": document["choices"],
-        "answer": document["answer"],
-        "loglikelihoods": loglikelihoods,
-        "acc": sample["acc"],
-        "acc_norm": sample["acc_norm"],
-        "prompt": sample["arguments"][0][0],
-        "prompt_tokens": tokens,
-        "truncated": tokens > model.lm.max_length + 1,
-    }
-
-
-def prompt_tokens(tokenizer: Any, arguments: list[tuple[str, str]]) -> int:
-    """Tokens of an item's longest context with its choice; the very last is only predicted, never read."""
-    texts = [context + continuation for context, continuation in arguments]
-    return max(len(tokens) for tokens in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _score(entry: TaskItems, result: dict[str, Any], records: list[dict[str, Any]]) -> TaskScore:
-    metric = entry.task.metric
-    return TaskScore(
-        metric=metric,
-        value=result[f"{metric},none"],
-        standard_error=result[f"{metric}_stderr,none"],
-        items=len(records),
-        chance=1 / entry.task.choices,
-        task_version=entry.version,
-        data_sha256=entry.data_sha256,
-        truncated_prompts=sum(record["truncated"] for record in records),
-        about=entry.task.about,
-    )

@@ -28,7 +28,7 @@ from dataeff.evaluate.documents import domain_files, read_documents
 from dataeff.files import atomic_directory, write_manifest
 from dataeff.keyed import generator, key
 from dataeff.study.specs import ItemsSpec
-from dataeff.study.types import Task
+from dataeff.study.tasks import HeldoutTask
 
 TASK_VERSION = 1
 """Raised when items or prompts of an unchanged task come out differently."""
@@ -92,7 +92,7 @@ def build(spec: ItemsSpec, heldout: Path, out: Path) -> None:
         write_manifest(folder, spec_digest=spec.digest, tasks=tasks)
 
 
-def task_yaml(name: str, task: Task) -> dict[str, Any]:
+def task_yaml(name: str, task: HeldoutTask) -> dict[str, Any]:
     """The lm-eval task: one item and its answer a line, blind choice scores 1 / choices."""
     return {
         "task": name,
@@ -113,7 +113,7 @@ def task_yaml(name: str, task: Task) -> dict[str, Any]:
     }
 
 
-def make_items(name: str, task: Task, heldout: Path) -> tuple[list[Item], list[Item]]:
+def make_items(name: str, task: HeldoutTask, heldout: Path) -> tuple[list[Item], list[Item]]:
     """(test items, few-shot examples), each with its domains mixed evenly from the first item on."""
     domains = {domain.name: domain for domain in read_domains(name, task, heldout)}
     test: list[list[Sentence]] = []
@@ -136,7 +136,7 @@ def make_items(name: str, task: Task, heldout: Path) -> tuple[list[Item], list[I
     return made[0], made[1]
 
 
-def read_domains(name: str, task: Task, heldout: Path) -> list[Domain]:
+def read_domains(name: str, task: HeldoutTask, heldout: Path) -> list[Domain]:
     """The domains that the task may use, each sentence once over all of them."""
     texts: dict[str, list[tuple[str, str]]] = {}
     for path in domain_files(heldout):
@@ -152,7 +152,7 @@ def read_domains(name: str, task: Task, heldout: Path) -> list[Domain]:
     return [_read_domain(domain, texts[domain], task, seen) for domain in wanted]
 
 
-def _read_domain(name: str, documents: list[tuple[str, str]], task: Task, seen: set[str]) -> Domain:
+def _read_domain(name: str, documents: list[tuple[str, str]], task: HeldoutTask, seen: set[str]) -> Domain:
     found: list[Sentence] = []
     last_words: set[str] = set()
     counts: Counter[str] = Counter()
@@ -190,7 +190,7 @@ def _fewshot_documents(domain: Domain, seed: int) -> set[str]:
 
 
 def _items(
-    split: str, task: Task, domains: dict[str, Domain], sentences: list[list[Sentence]], limit: int
+    split: str, task: HeldoutTask, domains: dict[str, Domain], sentences: list[list[Sentence]], limit: int
 ) -> list[Item]:
     """Items from the domains in turn, until `limit`; answers fill every place equally often."""
     items: list[Item] = []

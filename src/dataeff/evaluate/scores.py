@@ -12,45 +12,62 @@ from pydantic import ConfigDict, Field
 
 from dataeff.files import read_json, write_json
 from dataeff.provenance import Machine
+from dataeff.study.base import Frozen, Sha256
 from dataeff.study.faults import validate
-from dataeff.study.types import Frozen, Run, Sha256
+from dataeff.study.types import Run
 
-Result = TypeVar("Result", bound="Identity")
+Result = TypeVar("Result", bound="Subject")
 
 
-class Identity(Frozen):
-    """Which run a result belongs to, and the spec and weights that it was made from."""
+class Subject(Frozen):
+    """Which model a result belongs to, and the spec and weights that it was made from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    run: Run
     name: str
     spec_digest: Sha256
     model_digest: Sha256
 
 
-class TaskScore(Frozen):
-    """One task at one number of shots. `value` and `standard_error` are lm-eval's, between 0 and 1."""
+class Identity(Subject):
+    """A run of the study."""
 
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    run: Run
+
+
+class TaskScore(Frozen):
+    """One task at one number of shots. `value` is lm-eval's; the items file beside it gives it again."""
+
+    group: str
+    task: str = Field(description="its name in the harness, in evaluate/tasks/ or as a kind of items of held-out text")
+    harness: str = Field(description="version of lm-eval that scored it")
+    task_version: float
     metric: str
-    value: float
-    standard_error: float
+    aggregation: str = Field(description="how the items' values make the task's: a name of evaluate/rescore.py")
+    value: float = Field(description="of accuracies a share between 0 and 1")
+    standard_error: float | None = Field(description="from the items alone; none where a task has a single one")
+    higher_is_better: bool
+    chance: float | None = Field(description="the expected value of answering blindly; none: there is no such value")
+    averaged: bool = Field(description="whether it counts in the average over tasks")
+    published_as: str | None = Field(description="the row of the papers' 19 tasks that it is, if it is one")
+    scoring: Literal["today", "papers"]
     items: int
-    chance: float = Field(description="the expected value of choosing blindly")
-    task_version: int
-    data_sha256: Sha256 = Field(description="of the items and the few-shot examples together")
     truncated_prompts: int = Field(description="items that lost the left end of their prompt to the context's length")
+    dataset: str | None = Field(description="that the items come from; none: from the held-out text")
+    data_sha256: Sha256 = Field(description="of the items and the few-shot examples together")
     about: str
 
 
-class Scores(Identity):
-    """{k}shot/scores.json"""
+class Scores(Subject):
+    """{group}/{k}shot/scores.json. `run` is None of a model that is no run of the study."""
 
+    schema_version: Literal[2] = Field(default=2, alias="schema")
+    run: Run | None
     kind: Literal["evaluate"] = "evaluate"
+    group: str
     shots: int
     tasks: dict[str, TaskScore]
-    average: float = Field(description="plain mean of the tasks' values")
     software: dict[str, str]
     hardware: Machine
     commit: str | None
@@ -104,7 +121,7 @@ class MaskedHeldoutScores(Identity):
     commit: str | None
 
 
-def write_scores(path: Path, result: Identity) -> None:
+def write_scores(path: Path, result: Subject) -> None:
     """Writes a results file in its schema."""
     write_json(path, result.model_dump(mode="json", by_alias=True))
 
@@ -139,6 +156,7 @@ __all__ = [
     "MaskedHeldoutScores",
     "MaskedLoss",
     "Scores",
+    "Subject",
     "TaskScore",
     "read_heldout",
     "read_scores",

@@ -13,15 +13,15 @@ import pytest
 from dataeff import evaluate
 from dataeff.errors import DataeffError
 from dataeff.evaluate.documents import read_documents
-from dataeff.evaluate.heldout import heldout_scores, read_slice
-from dataeff.evaluate.model import OpenModel, open_model
+from dataeff.evaluate.losses import heldout_scores, read_slice
+from dataeff.evaluate.model import OpenModel, ask_model, open_model
 from dataeff.evaluate.scores import DomainLoss, HeldoutScores, Loss
 from dataeff.families.bert import Bert
 from dataeff.families.gpt_windows import cut_windows
 from dataeff.families.masking import IGNORED, Masker, mask_key
 from dataeff.families.text_pairs import SEED, all_pairs
 from dataeff.provenance import provenance
-from dataeff.study.specs import EvaluateSpec
+from dataeff.study.specs import HeldoutSpec
 from dataeff.study.types import Model
 from dataeff.tokens.vocabulary import load
 from tests.families.pieces import TOKENS, write_tokenizer
@@ -153,19 +153,18 @@ def masked_heldout(write_domain: Callable[..., None], tmp_path_factory: pytest.T
     return folder
 
 
-def run_masked(spec: EvaluateSpec, model: Path, heldout: Path, out: Path) -> dict[str, Any]:
-    evaluate.run(spec, model, heldout, [], out)
-    assert [path.name for path in out.iterdir()] == ["heldout.json"]  # no task can be asked of it
+def run_masked(spec: HeldoutSpec, model: Path, heldout: Path, out: Path) -> dict[str, Any]:
+    evaluate.heldout(spec, model, heldout, out / "heldout.json")
     return dict(json.loads((out / "heldout.json").read_text()))
 
 
 def test_a_masked_model_s_losses_are_the_library_s(
-    spec: EvaluateSpec, masked_model: Path, masked_heldout: Path, tmp_path: Path
+    heldout_spec: HeldoutSpec, masked_model: Path, masked_heldout: Path, tmp_path: Path
 ) -> None:
     """Pair by pair, over the pairs that its text makes and the masks that are always the same."""
     from transformers import AutoModelForPreTraining
 
-    found = run_masked(spec, masked_model, masked_heldout, tmp_path / "out")
+    found = run_masked(heldout_spec, masked_model, masked_heldout, tmp_path / "out")
     library = AutoModelForPreTraining.from_pretrained(masked_model).eval()
     tokenizer = load(masked_model)
     totals: dict[str, float] = {"loss": 0.0, "sentence_order_loss": 0.0, "sentence_order_accuracy": 0.0}
@@ -200,9 +199,13 @@ def test_a_masked_model_s_losses_are_the_library_s(
 
 
 def test_a_domain_without_pairs_is_left_out_aloud(
-    spec: EvaluateSpec, masked_model: Path, masked_heldout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    heldout_spec: HeldoutSpec,
+    masked_model: Path,
+    masked_heldout: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = run_masked(spec, masked_model, masked_heldout, tmp_path / "out")
+    found = run_masked(heldout_spec, masked_model, masked_heldout, tmp_path / "out")
     assert set(found["domains"]) == {"A", "B"}
     said = capsys.readouterr().out
     assert "evaluate: 'C': left out: its" in said
@@ -210,12 +213,12 @@ def test_a_domain_without_pairs_is_left_out_aloud(
     for name in ("a", "b"):
         shutil.copy(masked_heldout / "c.jsonl.zst", tmp_path / f"{name}.jsonl.zst")
     with pytest.raises(DataeffError, match="the first 5000 bytes of no domain give anything to predict"):
-        evaluate.run(spec, masked_model, tmp_path, [], tmp_path / "none")
+        evaluate.heldout(heldout_spec, masked_model, tmp_path, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_masked_model_that_diverged_is_an_error(
-    spec: EvaluateSpec, masked_model: Path, masked_heldout: Path, tmp_path: Path
+    heldout_spec: HeldoutSpec, masked_model: Path, masked_heldout: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -224,7 +227,7 @@ def test_a_masked_model_that_diverged_is_an_error(
     weights["bert.encoder.layer.1.intermediate.dense.weight"][0, 0] = math.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataeffError, match=r"held-out loss on 'A' is nan; .* training diverged"):
-        evaluate.run(spec, folder, masked_heldout, [], tmp_path / "out")
+        evaluate.heldout(heldout_spec, folder, masked_heldout, tmp_path / "out")
 
 
 def test_masked_weights_that_are_missing_are_an_error(masked_model: Path, tmp_path: Path) -> None:
@@ -236,3 +239,8 @@ def test_masked_weights_that_are_missing_are_an_error(masked_model: Path, tmp_pa
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataeffError, match=r"lacks 1 of the model's weights \(cls\.seq_relationship\.weight\)"):
         open_model(folder, 4)
+
+
+def test_no_task_can_be_put_to_a_masked_model(masked_model: Path) -> None:
+    with pytest.raises(DataeffError, match="a BERT continues no text, so that no task can be put to it; finetune it"):
+        ask_model(masked_model, 4)
