@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataeff import keyed
+from dataeff.evaluate.definitions import shots_of
+from dataeff.evaluate.records import write_records
+from dataeff.evaluate.rescore import standard_error, task_items
 from dataeff.evaluate.scores import (
     DomainLoss,
     HeldoutScores,
@@ -26,11 +29,15 @@ from dataeff.evaluate.scores import (
     write_scores,
 )
 from dataeff.files import canonical_digest, read_yaml, write_json, write_text
+from dataeff.finetune.aggregate import best_epoch, honest_rule, published_rule
+from dataeff.finetune.scores import ColumnItems, EpochValues, FinetuneScores, Trial
 from dataeff.provenance import Machine
+from dataeff.study.base import FamilyName
 from dataeff.study.load import extend
 from dataeff.study.published import published_of, read_published
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName, Model, Run, Task, Variant
+from dataeff.study.tasks import FinetuneTask, HarnessTask, HeldoutTask, Task
+from dataeff.study.types import Model, Run, Variant
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ["baseline", "cl_seqtru", "cl_seqres", "cl_voc", "cl_seqtru_voc", "ltd", "composed"]
@@ -65,8 +72,8 @@ def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | Non
         pairs = [(Fraction(1), name) for name in variants]
     runs = [Run(family="gpt", variant=name, data=data, seed=seed) for data, name in pairs for seed in seeds]
     tasks = {
-        "last_word": Task(kind="last_word", about="the last word of a passage, word for word"),
-        "word_order": Task(kind="word_order", about="the true order of the last words among shuffled ones"),
+        "last_word": HeldoutTask(kind="last_word", about="the last word of a passage, word for word"),
+        "word_order": HeldoutTask(kind="word_order", about="the true order of the last words among shuffled ones"),
     }
     return GridSpec(
         grid="core",
@@ -79,6 +86,7 @@ def grid_spec(seeds: Sequence[int] = (1234,), variants: dict[str, Variant] | Non
         models={"gpt": Model(layers=4, hidden=128, heads=4, sequence_length=LENGTH)},
         shots=[0, 10],
         tasks=tasks,
+        finetuning={},
         published=published_of(read_published(ROOT / "config/papers"), runs),
     )
 
@@ -104,6 +112,53 @@ def both_families(seeds: Sequence[int] = (1234,)) -> GridSpec:
             "published": published_of(read_published(ROOT / "config" / "papers"), runs),
         }
     )
+
+
+FINETUNING = {
+    "reviews": FinetuneTask(
+        about="is a review positive",
+        data="reviews",
+        table="offline",
+        recipe="small",
+        inputs=["sentence"],
+        evaluation={"Reviews": "validation"},
+        stands_in_for="SST-2",
+    ),
+    "claims": FinetuneTask(
+        about="does a claim hold",
+        data="claims",
+        table="offline",
+        recipe="small",
+        inputs=["premise", "claim"],
+        evaluation={"Claims": "validation", "Later claims": "later"},
+    ),
+}
+
+
+def finetuned_grid(seeds: Sequence[int] = (1234,), table: str = "offline") -> GridSpec:
+    """Both families, with two tasks of three columns for the runs of BERT."""
+    tasks = {name: task.model_copy(update={"table": table}) for name, task in FINETUNING.items()}
+    return both_families(seeds).model_copy(update={"finetuning": tasks})
+
+
+def harness_task(name: str, **changes: Any) -> HarnessTask:
+    fields: dict[str, Any] = {"kind": "harness", "about": f"{name} on its own items", "group": "papers", "task": name}
+    return HarnessTask(**{**fields, "version": 1.0, "data": name, "metric": "acc", **changes})
+
+
+def asked_grid(seeds: Sequence[int] = (1234,)) -> GridSpec:
+    """The core grid with tasks of the harness: one of the papers', one scored in two ways, and a perplexity."""
+    spec = grid_spec(seeds)
+    tasks = {
+        **spec.tasks,
+        "winogrande": harness_task("winogrande", chance=0.5, published_as="winogrande"),
+        "triviaqa": harness_task("triviaqa", metric="exact_match", averaged=False),
+        "triviaqa_papers": harness_task("triviaqa_papers", published_as="triviaqa", scoring="papers"),
+        "wikitext": harness_task(
+            "wikitext", metric="word_perplexity", higher_is_better=False, shots=[0], group="language"
+        ),
+    }
+    return spec.model_copy(update={"tasks": tasks})
 
 
 def only(spec: GridSpec, family: FamilyName) -> GridSpec:
@@ -134,7 +189,53 @@ def order_accuracy(run: Run) -> float:
 
 def task_value(run: Run, task: str, shots: int) -> float:
     noise = keyed.generator(run.seed, f"{task} of {run.variant}", round(run.data * 100), shots).integers(-6, 7)
-    return round({"last_word": 0.07, "word_order": 0.42}[task] + 0.001 * shots + 0.005 * int(noise), 4)
+    base = {"last_word": 0.07, "word_order": 0.42}.get(task, 0.3)
+    return round(base + 0.001 * shots + 0.005 * int(noise), 4)
+
+
+def finetuned_value(run: Run, column: str, rate: float, seed: int, epoch: int) -> float:
+    """A made-up accuracy: lower losses give higher ones."""
+    noise = keyed.generator(run.seed, f"{column} of {run.variant} at {rate}", seed, epoch).integers(-9, 10)
+    return round(1.0 - 0.1 * heldout_loss(run) + 0.002 * int(noise), 5)
+
+
+def finetune_scores(run: Run, name: str, task: FinetuneTask, model_digest: str, **facts: Any) -> FinetuneScores:
+    """Two rates, three seeds and two epochs, aggregated as the stage does."""
+    trials = [_finetuning(run, task, rate, seed) for rate in (2e-5, 5e-5) for seed in (1234, 1235, 1236)]
+    column = {"items": 200, "selection_items": 100, "cut_items": 3}
+    return FinetuneScores(
+        run=run,
+        name=run.name,
+        spec_digest=canonical_digest(["finetune", name]),
+        model_digest=model_digest,
+        task=name,
+        about=task.about,
+        table=task.table,
+        stands_in_for=task.stands_in_for,
+        metric=task.metric,
+        data_sha256=canonical_digest(task.data),
+        train_items=1000,
+        cut_train_items=5,
+        columns={name: ColumnItems(split=split, **column) for name, split in task.evaluation.items()},
+        trials=trials,
+        published_rule=published_rule(trials),
+        honest_rule=honest_rule(trials),
+        seconds=20.0,
+        **facts,
+    )
+
+
+def _finetuning(run: Run, task: FinetuneTask, rate: float, seed: int) -> Trial:
+    epochs = []
+    for epoch in range(2):
+        values = {column: finetuned_value(run, column, rate, seed, epoch) for column in task.evaluation}
+        first = next(iter(values.values()))
+        scored = {column: round(value - 0.01, 5) for column, value in values.items()}
+        measured = {"values": values, "decides": first, "selection": first, "scored": scored}
+        epochs.append(EpochValues(training_loss=0.6, **measured))
+    best = best_epoch([epoch.decides for epoch in epochs])
+    facts = {"published_epoch": best, "honest_epoch": best, "steps": 64, "seconds": 3.0}
+    return Trial(learning_rate=rate, seed=seed, epochs=epochs, **facts)
 
 
 def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[Path, Path, Path]:
@@ -231,6 +332,9 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
     }
     if run.family == "bert":
         _write_masked(folder, identity, loss, order_accuracy(run))
+        for name, tuned in spec.finetuning.items():
+            scores = finetune_scores(run, name, tuned, identity["model_digest"], **made_with)
+            write_scores(folder.parents[1] / "finetune" / run.name / name / "scores.json", scores)
         return
     domains = {}
     for number, domain in enumerate(DOMAINS):
@@ -242,27 +346,61 @@ def _write_scores(folder: Path, spec: GridSpec, run: Run, loss: float, made_with
         folder / "heldout.json",
         HeldoutScores(**identity, domains=domains, overall=Loss(**_loss(loss, 60_015))),
     )
-    for shots in spec.shots:
-        tasks = {
-            name: TaskScore(
-                metric=task.metric,
-                value=task_value(run, name, shots),
-                standard_error=0.035,
-                items=200,
-                chance=0.25 if task.kind == "word_order" else 0.0,
-                task_version=1,
-                data_sha256=canonical_digest(name),
-                truncated_prompts=0,
-                about=task.about,
-            )
-            for name, task in spec.tasks.items()
-        }
-        average = sum(score.value for score in tasks.values()) / len(tasks)
-        (folder / f"{shots}shot").mkdir()
-        write_scores(
-            folder / f"{shots}shot" / "scores.json",
-            Scores(**identity, shots=shots, tasks=tasks, average=average),
-        )
+    for group in dict.fromkeys(task.group for task in spec.tasks.values()):
+        for shots in spec.shots:
+            names = [name for name, task in spec.tasks.items() if task.group == group]
+            _write_group(folder / group / f"{shots}shot", spec, run, group, shots, names, identity)
+
+
+def _write_group(
+    folder: Path, spec: GridSpec, run: Run, group: str, shots: int, names: list[str], identity: dict[str, Any]
+) -> None:
+    asked = [name for name in names if shots in shots_of(spec.tasks[name], spec.shots)]
+    records = {name: task_records(run, name, spec.tasks[name].metric, shots) for name in asked}
+    folder.mkdir(parents=True)
+    scores = {name: _task_score(name, spec.tasks[name], records[name]) for name in asked}
+    write_scores(folder / "scores.json", Scores(**identity, group=group, shots=shots, tasks=scores))
+    write_records(folder / "items.jsonl.zst", [record for name in asked for record in records[name]])
+
+
+def task_records(run: Run, task: str, metric: str, shots: int) -> list[dict[str, Any]]:
+    """200 items, of which as many are right as `task_value` says; the same ones are easy for every run of a seed."""
+    random = keyed.generator(run.seed, f"items of {task}")
+    places, noise = random.permutation(200), random.normal(0, 1, 200)
+    right = set(places[: round(task_value(run, task, shots) * 200)].tolist())
+    records = []
+    for number in range(200):
+        value: Any = float(number in right)
+        if metric == "word_perplexity":
+            value = [-(100.0 + 10 * heldout_loss(run) + 5 * noise[number]), 30 + number % 7]
+        records.append({"task": task, "doc_id": number, "item": f"{task} {number}", "metrics": {metric: value}})
+    return records
+
+
+def _task_score(name: str, task: Task, records: list[dict[str, Any]]) -> TaskScore:
+    of_harness = isinstance(task, HarnessTask)
+    perplexity = task.metric == "word_perplexity"
+    found = task_items(records, task.metric, "weighted_perplexity" if perplexity else "mean")
+    return TaskScore(
+        group=task.group,
+        task=task.task if of_harness else task.kind,
+        harness="0.4.13",
+        task_version=1,
+        metric=task.metric,
+        aggregation=found.aggregation,
+        value=found.value,
+        standard_error=standard_error(found),
+        higher_is_better=task.higher_is_better if of_harness else True,
+        chance=task.chance if of_harness else (0.25 if task.kind == "word_order" else 0.0),
+        averaged=task.averaged,
+        published_as=task.published_as if of_harness else None,
+        scoring=task.scoring if of_harness else "today",
+        items=200,
+        truncated_prompts=0,
+        dataset=task.data if of_harness else None,
+        data_sha256=canonical_digest(name),
+        about=task.about,
+    )
 
 
 def _write_masked(folder: Path, identity: dict[str, Any], loss: float, accuracy: float) -> None:

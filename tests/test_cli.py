@@ -17,7 +17,19 @@ from dataeff.study.workflow import hardware_options
 from tests.factory import config, load
 
 HEAVY = {"torch", "transformers", "deepspeed", "lm_eval", "pandas", "matplotlib", "tokenizers", "numba", "snakemake"}
-STAGES = {"corpus", "tokens", "samples", "analyze", "plan", "pretrain", "evaluate", "tables", "figures", "report"}
+STAGES = {
+    "corpus",
+    "tokens",
+    "samples",
+    "analyze",
+    "plan",
+    "pretrain",
+    "evaluate",
+    "finetune",
+    "tables",
+    "figures",
+    "report",
+}
 STEPS = {"analyze_map", "analyze_frequency", "analyze_reduce"}
 PRETRAIN = "pretrain --spec s --plan p --samples a --tokenizer t --heldout h --state st --out o --tokens 00 01"
 
@@ -50,6 +62,11 @@ def test_every_stage_has_a_command() -> None:
         "schemas",
         "tune",
         "run",
+        "fetch-eval",
+        "status",
+        "preview",
+        "canary",
+        "doctor",
     }
 
 

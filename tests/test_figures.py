@@ -20,8 +20,9 @@ from dataeff import figures
 from dataeff.errors import DataeffError
 from dataeff.figures.part import Part, parts_of
 from dataeff.files import check_manifest, read_json, write_json
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import GridSpec, write_spec
-from dataeff.study.types import FamilyName, MetricCurriculum, Pacing, Run, Variant
+from dataeff.study.types import MetricCurriculum, Pacing, Run, Variant
 from dataeff.tables.results import Group, read_runs
 from tests.result_factory import (
     DOMAINS,

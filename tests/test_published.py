@@ -13,16 +13,17 @@ import pytest
 
 from dataeff import tables
 from dataeff.errors import DataeffError
+from dataeff.study.base import FamilyName
 from dataeff.study.published import PublishedResult, published_of, read_published
 from dataeff.study.specs import GridSpec, grid_spec
-from dataeff.study.types import FamilyName, Run
+from dataeff.study.types import Run
 from dataeff.tables.agreement import directions, headline
 from dataeff.tables.published import published_table
 from dataeff.tables.results import read_runs
 from dataeff.tables.statistics import estimate
 from dataeff.tables.table import Table, format_cell, read_table
 from tests.factory import ROOT, config, load
-from tests.result_factory import both_families, heldout_loss, only, task_value, write_results
+from tests.result_factory import both_families, harness_task, heldout_loss, only, task_value, write_results
 from tests.result_factory import grid_spec as made_up_grid
 
 PAPERS = ROOT / "config" / "papers"
@@ -233,9 +234,9 @@ def test_other_tasks_than_the_papers_are_named(one_seed: Path, tmp_path: Path) -
     assert "hellaswag" in note
     assert "last_word, word_order; in both: none" in note
     spec = made_up_grid()
-    task = spec.tasks["last_word"]
-    spec = spec.model_copy(update={"tasks": dict.fromkeys(spec.published.tasks, task)})
-    results, _, _ = write_results(tmp_path, made_up_grid())
+    theirs = {name: harness_task(name, published_as=name) for name in spec.published.tasks}
+    spec = spec.model_copy(update={"tasks": theirs})
+    results, _, _ = write_results(tmp_path, spec)
     assert not any("19 tasks" in note for note in published_table(spec, read_runs(spec, results)).notes)
 
 

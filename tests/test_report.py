@@ -15,8 +15,8 @@ import pytest
 from dataeff import figures, report, tables
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, write_json
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName
 from dataeff.tables.table import format_cell, read_table
 from tests.result_factory import (
     COMMIT,

@@ -219,7 +219,8 @@ def test_two_builds_are_equal_and_whole(one_seed: tuple[Path, Path], tmp_path: P
         "pretrain/{run}/run.json",
         "pretrain/{run}/timings.json",
         "evaluate/{run}/heldout.json",
-        "evaluate/{run}/10shot/scores.json",
+        "evaluate/{run}/probes/10shot/scores.json",
+        "evaluate/{run}/probes/10shot/items.jsonl.zst",
     ],
 )
 def test_a_missing_result_is_named_and_nothing_is_written(tmp_path: Path, file: str) -> None:
@@ -244,7 +245,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 def test_scores_of_other_weights_are_refused(tmp_path: Path) -> None:
     spec = grid_spec()
     results, _, _ = write_results(tmp_path, spec)
-    path = results / "evaluate" / "gpt-ltd-100-s1234" / "0shot" / "scores.json"
+    path = results / "evaluate" / "gpt-ltd-100-s1234" / "probes" / "0shot" / "scores.json"
     write_json(path, {**read_json(path), "model_digest": "0" * 64})
     with pytest.raises(DataeffError, match="different weights"):
         tables.build(spec, results, tmp_path / "out")
@@ -327,7 +328,7 @@ def test_tasks_are_those_of_the_family_that_answers_them(both: tuple[Path, Path]
 def test_a_missing_score_of_gpt_is_still_an_error_beside_bert(tmp_path: Path) -> None:
     spec = both_families()
     results, _, _ = write_results(tmp_path, spec)
-    missing = results / "evaluate" / "gpt-ltd-100-s1234" / "10shot" / "scores.json"
+    missing = results / "evaluate" / "gpt-ltd-100-s1234" / "probes" / "10shot" / "scores.json"
     missing.unlink()
     with pytest.raises(DataeffError, match=re.escape(str(missing))):
         tables.build(spec, results, tmp_path / "out")

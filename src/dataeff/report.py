@@ -167,7 +167,12 @@ def _run_facts(result: RunResult, results: Path, page_folder: Path) -> dict[str,
         "metrics": f"{up}/pretrain/{name}/metrics.jsonl",
         "log": f"{up}/logs/pretrain/{name}.log",
         "held-out": f"{up}/evaluate/{name}/heldout.json",
-        **{f"{shots}-shot": f"{up}/evaluate/{name}/{shots}shot/scores.json" for shots in result.tasks},
+        **{
+            f"{group} {shots}-shot": f"{up}/evaluate/{name}/{group}/{shots}shot/scores.json"
+            for shots, tasks in result.tasks.items()
+            for group in dict.fromkeys(score.group for score in tasks.values())
+        },
+        **{task: f"{up}/finetune/{name}/{task}/scores.json" for task in result.finetuned},
     }
     return {
         "name": name,

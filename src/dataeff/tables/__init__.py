@@ -1,8 +1,8 @@
 """tables: the result files of a grid's runs -> CSV, LaTeX and JSON tables, and the summary for the terminal.
 
 quality (what is reached at what cost, with differences to the baseline), published (the papers' numbers beside ours),
-heldout_by_domain, tasks, and time (where it went). Every number of ours comes from a result file; nothing is read from
-a log. published.csv is always written, with no row where the papers have none.
+heldout_by_domain, tasks, finetune, and time (where it went). Every number of ours comes from a result file; nothing is
+read from a log. published.csv and finetune.csv are always written, with no row where there is nothing to say.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from pathlib import Path
 
 from dataeff.files import atomic_directory, write_manifest, write_text
 from dataeff.study.specs import GridSpec
-from dataeff.tables.details import domain_table, task_table, time_table
+from dataeff.tables.details import domain_table, time_table
+from dataeff.tables.finetune import finetune_table
 from dataeff.tables.published import published_table
 from dataeff.tables.quality import quality_table
 from dataeff.tables.results import read_runs
 from dataeff.tables.table import write_table
+from dataeff.tables.tasks import task_table
 from dataeff.tables.terminal import summary
 
 
@@ -33,6 +35,7 @@ def build(spec: GridSpec, results: Path, out: Path, data: Path | None = None) ->
             published_table(spec, runs),
             domains,
             tasks,
+            finetune_table(spec, runs),
             time_table(Path(results), data and Path(data)),
         ):
             write_table(table, folder)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from dataeff.families.traits import TRAITS
+from dataeff.study.base import FamilyName
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName
+from dataeff.tables.prompted import as_published, counted
 from dataeff.tables.quality import Measure, average
 from dataeff.tables.quality import notes as seed_notes
 from dataeff.tables.results import percent
@@ -144,11 +145,13 @@ def _about_marks(rows: Sequence[Row]) -> list[str]:
 
 def _about_tasks(spec: GridSpec, families: Sequence[FamilyName]) -> list[str]:
     lines = []
-    if any(TRAITS[family].prompted for family in families) and set(spec.tasks) != set(spec.published.tasks):
-        shared = [task for task in spec.published.tasks if task in spec.tasks]
+    ours, theirs = counted(spec.tasks), as_published(spec.tasks)
+    of_others = len(ours) != len(theirs) or set(theirs) != set(spec.published.tasks)
+    if any(TRAITS[family].prompted for family in families) and of_others:
+        shared = [task for task in spec.published.tasks if task in theirs]
         lines.append(
             f"The published averages are over {len(spec.published.tasks)} tasks ({', '.join(spec.published.tasks)}). "
-            f"Ours are over others ({', '.join(spec.tasks) or 'none'}; in both: {', '.join(shared) or 'none'}): what "
+            f"Ours are over others ({', '.join(ours) or 'none'}; in both: {', '.join(shared) or 'none'}): what "
             "is asked of the models differs."
         )
     if not all(TRAITS[family].prompted for family in families):

@@ -1,7 +1,7 @@
-"""The tables behind the headline: held-out text by domain, scores by task, and where the time goes.
+"""The tables behind the headline: held-out text by domain, and where the time goes.
 
-The CSV of the first two is long (one row per run group and domain or task, for plotting); their LaTeX and
-JSON are wide (one row per run group, one column per domain or task, for reading).
+The CSV of the first is long (one row per run group and domain, for plotting); its LaTeX and JSON are wide (one row per
+run group, one column per domain, for reading).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.evaluate.scores import Loss, MaskedLoss
-from dataeff.study.specs import GridSpec
 from dataeff.tables.quality import IDENTITY, differences, identity, mean_of, notes
 from dataeff.tables.results import (
     BASELINE,
@@ -45,10 +44,6 @@ AFTER_THE_TABLES = ("tables", "figures", "report")
 def _domain_score(domain: str, key: str, result: RunResult) -> float | None:
     loss = result.domains.get(domain)
     return None if loss is None else _SCORES[key](loss)
-
-
-def _task_score(task: str, shots: int, result: RunResult) -> float | None:
-    return result.tasks[shots][task].value if shots in result.tasks else None
 
 
 def domain_table(runs: list[RunResult]) -> tuple[Table, str]:
@@ -92,79 +87,6 @@ def domain_table(runs: list[RunResult]) -> tuple[Table, str]:
     csv_columns = [*IDENTITY, Column(key="domain", heading="domain"), Column(key="tokens", heading="tokens")]
     csv_columns += [Column(key=key, heading=key, interval=True) for name in keys for key in (name, f"{name}_delta")]
     return table, csv_text(csv_columns, long_rows)
-
-
-def task_table(spec: GridSpec, runs: list[RunResult]) -> tuple[Table, str]:
-    """Scores by task and shots (mean over seeds), with each task's chance level; and the long CSV."""
-    asked = [result for result in runs if result.tasks]
-    cells = _cells(asked, spec.shots)
-    long_rows: list[Row] = []
-    wide_rows: list[Row] = []
-    for group in group_by_seed(asked):
-        wide = identity(group)
-        for task, shots in cells:
-            scores = [result.tasks[shots][task] for result in group.results]
-            row = identity(group) | {
-                "task": task,
-                "shots": shots,
-                "metric": scores[0].metric,
-                "items": scores[0].items,
-                "chance": scores[0].chance,
-                "item_standard_error": sum(score.standard_error for score in scores) / len(scores),
-            }
-            row |= mean_of("value", (score.value for score in scores))
-            row |= mean_of("value_delta", differences(group, runs, group.data, partial(_task_score, task, shots)))
-            long_rows.append(row)
-            wide |= {f"{task} {shots}": row["value"], f"{task} {shots}_interval": row.get("value_interval")}
-        wide_rows.append(wide)
-    scored = [
-        Column(key=f"{task} {shots}", heading=f"{task}, {shots}-shot", section="scores", digits=1, scale=100.0)
-        for task, shots in cells
-    ]
-    table = Table(
-        name="tasks",
-        title="Scores by task",
-        sections={"scores": "Scores in percent"},
-        columns=[*IDENTITY, *scored],
-        rows=wide_rows,
-        notes=_task_notes(asked, cells),
-    )
-    keys = ["task", "shots", "metric", "items", "chance", "item_standard_error"]
-    columns = [*IDENTITY, *(Column(key=key, heading=key) for key in keys)]
-    columns += [Column(key=key, heading=key, interval=True) for key in ("value", "value_delta")]
-    return table, csv_text(columns, long_rows)
-
-
-def _cells(asked: list[RunResult], shots: list[int]) -> list[tuple[str, int]]:
-    """(task, shots), the same of all runs that were asked."""
-    for result in asked:
-        for number in shots:
-            first, found = asked[0].tasks[number], result.tasks[number]
-            if set(found) != set(first):
-                raise DataeffError(
-                    f"{number}shot/scores.json of {result.run.name} has the tasks {sorted(found)}, that of "
-                    f"{asked[0].run.name} has {sorted(first)}; evaluate both again"
-                )
-    return [(task, number) for task in asked[0].tasks[shots[0]] for number in shots] if asked else []
-
-
-def _task_notes(asked: list[RunResult], cells: list[tuple[str, int]]) -> list[str]:
-    if not asked:
-        return ["No run of this grid answers tasks by prompt: a masked model continues no text."]
-    return [*_about_tasks(asked[0], cells), *notes([len(group.results) for group in group_by_seed(asked)])[1:]]
-
-
-def _about_tasks(result: RunResult, cells: list[tuple[str, int]]) -> list[str]:
-    """One line a task: metric, items, chance and the error that the number of items alone brings."""
-    lines: list[str] = []
-    for task, shots in dict(reversed(cells)).items():
-        score = result.tasks[shots][task]
-        lines.insert(
-            0,
-            f"{task}: {score.metric} over {score.items:,} items, chance {score.chance:.0%}, standard error of one "
-            f"score from its items {score.standard_error:.1%}{'. ' + score.about.rstrip('.') if score.about else ''}.",
-        )
-    return lines
 
 
 def time_table(results: Path, data: Path | None) -> Table:

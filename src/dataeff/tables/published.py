@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from dataeff.study.base import FamilyName
 from dataeff.study.published import Place, PublishedResult
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName
 from dataeff.tables.agreement import DELTAS, FEW_SEEDS, MARKS, QUALITIES, Row, headline, notes
 from dataeff.tables.quality import IDENTITY, Measure, differences, heldout_loss, identity, mean_of
 from dataeff.tables.results import BASELINE, Group, RunResult, group_by_seed

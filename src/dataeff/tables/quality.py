@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from dataeff.study.specs import GridSpec
+from dataeff.tables.prompted import as_published, counted
 from dataeff.tables.results import (
     BASELINE,
     Group,
@@ -28,6 +29,9 @@ from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim, estimate
 from dataeff.tables.table import Column, Table
 
 Measure = Callable[[RunResult], float | None]
+
+PUBLISHED_TASKS = 19
+"""The papers' averages of GPT are over so many."""
 
 IDENTITY = [
     Column(key="family", heading="family"),
@@ -132,7 +136,7 @@ def _families_differ(runs: list[RunResult]) -> bool:
 def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
     measures = _measures(spec, runs)
     groups = group_by_seed(runs)
-    rows = [_row(group, runs, measures) for group in groups]
+    rows = [_row(spec, group, runs, measures) for group in groups]
     columns = [*IDENTITY]
     for key, measured in measures.items():
         plain = Column(
@@ -157,7 +161,12 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
         sections={name: title for name, title in _SECTIONS.items() if any(name == part.section for part in columns)},
         columns=columns,
         rows=rows,
-        notes=[*_about_families(runs), *notes([len(group.results) for group in groups]), _ABOUT_TIME],
+        notes=[
+            *_about_families(runs),
+            *_about_averages(spec, runs),
+            *notes([len(group.results) for group in groups]),
+            _ABOUT_TIME,
+        ],
     )
 
 
@@ -168,6 +177,28 @@ def _about_families(runs: list[RunResult]) -> list[str]:
         "Loss is in nats: of GPT per predicted token, of BERT per masked token, which it sees from both sides. "
         "Compare within a family only. –: the family is not measured by this."
     ]
+
+
+def _about_averages(spec: GridSpec, runs: list[RunResult]) -> list[str]:
+    """What the averages are over, and how much of it the papers' is."""
+    names, theirs = counted(spec.tasks), as_published(spec.tasks)
+    if not names or not any(result.averages for result in runs):
+        return []
+    if len(theirs) == len(names) == PUBLISHED_TASKS:
+        return [f"Averages are the plain mean over the papers' {PUBLISHED_TASKS} tasks, with their items and scoring."]
+    share = f"{len(theirs)} of them are" if theirs else "none of them is"
+    return [
+        f"Averages are the plain mean over {len(names)} tasks ({', '.join(names)}); {share} among the papers' "
+        f"{PUBLISHED_TASKS} with their items and scoring: no average here is the papers'."
+    ]
+
+
+def _partly_published(spec: GridSpec, group: Group) -> str:
+    """What a row says of its average where only a part of it is of the papers' tasks; otherwise empty."""
+    names, theirs = counted(spec.tasks), as_published(spec.tasks)
+    if not theirs or not group.results[0].averages or len(theirs) == len(names) == PUBLISHED_TASKS:
+        return ""
+    return f"; average of {len(names)} tasks, {len(theirs)} of the papers' {PUBLISHED_TASKS}"
 
 
 def notes(seed_counts: list[int]) -> list[str]:
@@ -188,7 +219,7 @@ def notes(seed_counts: list[int]) -> list[str]:
     return lines
 
 
-def _row(group: Group, runs: list[RunResult], measures: dict[str, _Measured]) -> dict[str, Any]:
+def _row(spec: GridSpec, group: Group, runs: list[RunResult], measures: dict[str, _Measured]) -> dict[str, Any]:
     row = identity(group)
     for key, measured in measures.items():
         row |= mean_of(key, (measured.measure(result) for result in group.results))
@@ -203,5 +234,5 @@ def _row(group: Group, runs: list[RunResult], measures: dict[str, _Measured]) ->
         pairs = zip(group.results, baselines, strict=True) if baselines is not None else ()
         ratios = [result.timings.training_seconds / base.timings.training_seconds for result, base in pairs]
         row |= mean_of(key, ratios)
-    row["claim"] = claim(len(group.results))
+    row["claim"] = claim(len(group.results)) + _partly_published(spec, group)
     return row

@@ -1,13 +1,13 @@
 """What the finished runs of a grid measured, read from their result files into one typed object per run.
 
-The only reader of run.json, timings.json, heldout.json and scores.json for tables, figures and the report: a
-missing file, a missing key and scores of another model's weights are errors that name the file. What a family does
-not measure (bits per byte and prompted tasks of a masked model) is None or absent, never a number.
+The only reader (with prompted.py) of run.json, timings.json, heldout.json and scores.json for tables, figures and the
+report: a missing file, a missing key and scores of another model's weights are errors that name the file. What a family
+does not measure (bits per byte and prompted tasks of a masked model) is None or absent, never a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,21 +16,24 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataeff.errors import DataeffError
+from dataeff.evaluate.rescore import TaskItems
 from dataeff.evaluate.scores import (
     DomainLoss,
     Loss,
     MaskedDomainLoss,
     MaskedHeldoutScores,
     MaskedLoss,
-    Scores,
     TaskScore,
     read_heldout,
-    read_scores,
 )
+from dataeff.families.traits import TRAITS
 from dataeff.files import read_json
+from dataeff.finetune.scores import FinetuneScores, read_finetune_scores
+from dataeff.study.base import FamilyName
 from dataeff.study.load import AnyModel, validate
 from dataeff.study.specs import GridSpec
-from dataeff.study.types import FamilyName, Run
+from dataeff.study.types import Run
+from dataeff.tables.prompted import Prompted, read_prompted
 
 BASELINE = "baseline"
 """The variant that the others are compared with."""
@@ -70,7 +73,8 @@ class Timings(_Document):
 class RunResult:
     """One finished run: what it cost, how well its model does.
 
-    `tasks` and `averages` are keyed by shots; a masked model cannot be prompted and has none.
+    `tasks`, `items` (what the tasks' values are computed from) and `averages` are keyed by shots; a masked model cannot
+    be prompted and has none.
     """
 
     run: Run
@@ -80,7 +84,10 @@ class RunResult:
     heldout: Loss | MaskedLoss
     domains: Mapping[str, DomainLoss | MaskedDomainLoss]
     tasks: dict[int, dict[str, TaskScore]]
+    items: dict[int, dict[str, TaskItems]]
     averages: dict[int, float]
+    finetuned: dict[str, FinetuneScores]
+    """By task; empty of a model that continues text, which is prompted instead."""
 
 
 @dataclass(frozen=True)
@@ -116,28 +123,22 @@ def read_runs(spec: GridSpec, results: Path) -> list[RunResult]:
     """Every run of the grid, in its order, from the `results/{scale}` folder."""
     if not spec.runs:
         raise DataeffError(f"grid '{spec.grid}' has no runs; list some under grids.{spec.grid} in config/config.yaml")
-    return [_read_run(run, spec.shots, Path(results)) for run in spec.runs]
+    return [_read_run(run, spec, Path(results)) for run in spec.runs]
 
 
-def _read_run(run: Run, shots: Sequence[int], results: Path) -> RunResult:
+def _read_run(run: Run, spec: GridSpec, results: Path) -> RunResult:
     pretrain, evaluate = results / "pretrain" / run.name, results / "evaluate" / run.name
     training = _read(pretrain / "run.json", TrainingRecord)
     timings = _read(pretrain / "timings.json", Timings)
     heldout = read_heldout(evaluate / "heldout.json")
-    scores = {} if isinstance(heldout, MaskedHeldoutScores) else _read_shots(evaluate, shots)
-    named = {"run.json": training.name, "heldout.json": heldout.name}
-    named |= {f"{number}shot/scores.json": found.name for number, found in scores.items()}
-    for file, name in named.items():
+    for file, name in (("run.json", training.name), ("heldout.json", heldout.name)):
         if name != run.name:
             raise DataeffError(
                 f"{file} of run '{run.name}' below {results} is of run '{name}'; delete it and run again"
             )
-    for number, found in scores.items():
-        if found.model_digest != heldout.model_digest:
-            raise DataeffError(
-                f"{evaluate}: heldout.json and {number}shot/scores.json are of different weights "
-                f"({heldout.model_digest[:12]}, {found.model_digest[:12]}); delete the folder and run again"
-            )
+    prompted = Prompted({}, {})
+    if not isinstance(heldout, MaskedHeldoutScores):
+        prompted = read_prompted(evaluate, spec.tasks, spec.shots, run.name, heldout.model_digest)
     return RunResult(
         run=run,
         training=training,
@@ -145,17 +146,31 @@ def _read_run(run: Run, shots: Sequence[int], results: Path) -> RunResult:
         model_digest=heldout.model_digest,
         heldout=heldout.overall,
         domains=dict(heldout.domains),
-        tasks={number: found.tasks for number, found in scores.items()},
-        averages={number: found.average for number, found in scores.items()},
+        tasks=prompted.tasks,
+        items=prompted.items,
+        averages=prompted.averages,
+        finetuned=_read_finetuned(run, spec.finetuning, results, heldout.model_digest),
     )
+
+
+def _read_finetuned(run: Run, tasks: Iterable[str], results: Path, model_digest: str) -> dict[str, FinetuneScores]:
+    """The scores of an encoder on every task of the grid."""
+    if TRAITS[run.family].prompted:
+        return {}
+    folder = results / "finetune" / run.name
+    found = {task: read_finetune_scores(folder / task / "scores.json") for task in tasks}
+    for task, scores in found.items():
+        if scores.name != run.name or scores.task != task or scores.model_digest != model_digest:
+            raise DataeffError(
+                f"{folder / task / 'scores.json'} is of run '{scores.name}', task '{scores.task}' and weights "
+                f"{scores.model_digest[:12]}; heldout.json of '{run.name}' is of weights {model_digest[:12]}: delete "
+                f"the folder and run again"
+            )
+    return found
 
 
 def _read(path: Path, kind: type[AnyModel]) -> AnyModel:
     return validate(kind, read_json(path), str(path))
-
-
-def _read_shots(evaluate: Path, shots: Sequence[int]) -> dict[int, Scores]:
-    return {number: read_scores(evaluate / f"{number}shot" / "scores.json") for number in shots}
 
 
 def group_by_seed(runs: Sequence[RunResult]) -> list[Group]:

@@ -15,8 +15,9 @@ from dataeff.tables.table import Column, Row, Table, format_cell, read_table
 
 WIDTH = 100
 _VARIANT_WIDTH = 22
-WITHOUT_INTERVAL = ("heldout_loss_interval", "time_ratio_interval")
-"""An interval belongs to the difference that is read; of the absolute loss and of the time there is no room for it."""
+FINETUNED = "finetuned"
+WITHOUT_INTERVAL = ("heldout_loss_interval", "time_ratio_interval", "finetuned_interval")
+"""An interval belongs to the difference that is read; of absolute values and of the time there is no room for it."""
 
 
 def summary(results: Path, grid: str) -> str:
@@ -25,6 +26,7 @@ def summary(results: Path, grid: str) -> str:
     table = read_table(results / "tables" / grid, "quality")
     if not table.rows:
         raise DataeffError(f"{results}/tables/{grid}/quality.json has no rows; delete the folder and run again")
+    table = _with_finetuning(table, results / "tables" / grid)
     shown, lines = _columns(table), [""]
     for key in [None, *_spare(table)]:
         shown = [column for column in shown if column.key != key]
@@ -41,6 +43,31 @@ def summary(results: Path, grid: str) -> str:
             f"report: {os.fspath(report)}",
         ]
     )
+
+
+def _with_finetuning(table: Table, folder: Path) -> Table:
+    """The table with the average after finetuning (of the first table of tasks), where something was finetuned."""
+    tuned = read_table(folder, "finetune") if (folder / "finetune.json").is_file() else None
+    averages = [column for column in tuned.columns if column.key.endswith("_honest_average")] if tuned else []
+    if tuned is None or not tuned.rows or not averages:
+        return table
+    source = averages[0]
+    values = {_place(row): row for row in tuned.rows}
+    rows = []
+    for row in table.rows:
+        found = values.get(_place(row), {})
+        keys = {FINETUNED: source.key, f"{FINETUNED}_delta": f"{source.key}_delta"}
+        ends = ("", "_interval")
+        rows.append(
+            row | {f"{ours}{end}": found.get(f"{theirs}{end}") for ours, theirs in keys.items() for end in ends}
+        )
+    plain = source.model_copy(update={"key": FINETUNED, "section": "", "digits": 1})
+    delta = plain.model_copy(update={"key": f"{FINETUNED}_delta", "signed": True})
+    return table.model_copy(update={"columns": [*table.columns, plain, delta], "rows": rows})
+
+
+def _place(row: Row) -> tuple[str, str, str]:
+    return row["family"], row["variant"], row["data"]
 
 
 def _published(folder: Path) -> list[str]:
@@ -66,6 +93,8 @@ def _columns(table: Table) -> list[Column]:
     for key in _averages(table):
         shots = key.removeprefix("average_").removesuffix("shot")
         wanted |= {key: {"heading": f"{shots}-shot"}, f"{key}_delta": {"heading": f"{shots}-shot diff"}}
+    if any(column.key == FINETUNED for column in table.columns):
+        wanted |= {FINETUNED: {"heading": "tuned"}, f"{FINETUNED}_delta": {"heading": "tuned diff"}}
     wanted |= {"effective_tokens": tokens, "steps": {}, "training_seconds": {"heading": "time", "unit": "s"}}
     wanted |= {"time_ratio": {"heading": "ratio", "unit": ""}}
     by_key = {column.key: column for column in table.columns}
@@ -113,9 +142,10 @@ def _legend(table: Table) -> list[str]:
     counts = {row["seeds"] for row in table.rows}
     traits = [TRAITS[family] for family in dict.fromkeys(row["family"] for row in table.rows)]
     units = ", ".join(f"nats/{found.predicts} ({found.title})" for found in traits)
+    tuned = "tuned: average after finetuning, %; " if any(c.key == FINETUNED for c in table.columns) else ""
     text = (
-        f"loss: held-out, {units}; N-shot: average score, %; diff, ratio: to the baseline of the same data and seed; "
-        "time: of training, on one machine with whatever ran beside it."
+        f"loss: held-out, {units}; N-shot: average score, %; {tuned}diff, ratio: to the baseline of the same data and "
+        "seed; time: of training, on one machine with whatever ran beside it."
     )
     lines = textwrap.wrap(text, WIDTH)
     if max(counts) >= SEEDS_FOR_A_CLAIM:
