@@ -1,4 +1,4 @@
-"""The study: text -> tokens -> samples -> difficulty -> plan -> pretrain -> evaluate -> tables, figures, report."""
+"""The study: text -> tokens -> samples -> difficulty -> plan -> pretrain -> evaluate, finetune -> tables, figures, report."""
 
 from pathlib import Path
 
@@ -38,6 +38,9 @@ wildcard_constraints:
     part=r"\d+",
     shard="|".join(SHARDS),
     metric=r"[a-z0-9_]+",
+    dataset=study_of.one_of(list(study.datasets)),
+    group=study_of.one_of(study_of.groups(study)),
+    finetuning=study_of.one_of(list(study.finetuning)),
 
 
 rule all:
@@ -49,15 +52,20 @@ rule all:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/corpus.smk"
+include: "workflow/rules/datasets.smk"
 include: "workflow/rules/tokens.smk"
 include: "workflow/rules/samples.smk"
 include: "workflow/rules/analyze.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/finetune.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/canary.smk"
+include: "workflow/rules/targets.smk"
+include: "workflow/rules/preview.smk"
 
 
 for grid in study.grids:

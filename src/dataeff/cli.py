@@ -157,6 +157,20 @@ def evaluate_items(args: argparse.Namespace) -> None:
     items.build(read_spec(args.spec, ItemsSpec), args.heldout, args.out)
 
 
+def fetch_eval(args: argparse.Namespace) -> None:
+    from dataeff.evaluate.datasets import fetch_dataset
+    from dataeff.study.specs import DatasetSpec, read_spec
+
+    fetch_dataset(read_spec(args.spec, DatasetSpec), args.cache, args.out)
+
+
+def evaluate_heldout(args: argparse.Namespace) -> None:
+    from dataeff import evaluate
+    from dataeff.study.specs import HeldoutSpec, read_spec
+
+    evaluate.heldout(read_spec(args.spec, HeldoutSpec), args.model, args.heldout, args.out, threads=args.threads)
+
+
 def evaluate_run(args: argparse.Namespace) -> None:
     from dataeff import evaluate
     from dataeff.study.specs import EvaluateSpec, read_spec
@@ -164,11 +178,35 @@ def evaluate_run(args: argparse.Namespace) -> None:
     evaluate.run(
         read_spec(args.spec, EvaluateSpec),
         args.model,
-        args.heldout,
         args.items,
+        args.datasets,
+        args.state,
         args.out,
         threads=args.threads,
     )
+
+
+def evaluate_scan(args: argparse.Namespace) -> None:
+    from dataeff.analyze.compiled import keep_compiled
+    from dataeff.evaluate import contamination
+    from dataeff.study.specs import ContaminationSpec, read_spec
+
+    keep_compiled()
+    contamination.scan(read_spec(args.spec, ContaminationSpec), args.shard, args.datasets, args.out)
+
+
+def evaluate_contamination(args: argparse.Namespace) -> None:
+    from dataeff.evaluate import contamination
+
+    contamination.report(args.parts, args.out)
+
+
+def finetune(args: argparse.Namespace) -> None:
+    from dataeff import finetune as stage
+    from dataeff.study.specs import FinetuneSpec, read_spec
+
+    spec = read_spec(args.spec, FinetuneSpec)
+    stage.run(spec, args.model, args.dataset, args.state, args.out, threads=args.threads)
 
 
 def tables(args: argparse.Namespace) -> None:
@@ -229,12 +267,14 @@ def _pretrain_options(parser: argparse.ArgumentParser) -> None:
         ("--micro-batch", _rows, 8, "rows per rank and pass; auto: the most that fit"),
         ("--zero-stage", int, 0, "DeepSpeed ZeRO stage, 0 to 3"),
         ("--activation-checkpointing", _truth, False, "true: compute activations again in the backward pass"),
+        ("--compile", _truth, False, "true: compile the transformer layers before training"),
         ("--checkpoint-every", int, 50, "steps"),
         ("--keep-last", int, 2, "resume checkpoints that are kept"),
         ("--keep-every", int, None, "steps; such checkpoints are kept beyond the run's end"),
         ("--heldout-points", int, 10, "how often the held-out probe is taken"),
         ("--max-skipped", int, 5, "steps in a row whose loss or gradient is no number, before the run is stopped"),
         ("--timeout-seconds", int, 600, "how long ranks wait for one that does not come"),
+        ("--tensorboard", _truth, False, "true: write TensorBoard's events"),
     ):
         told = f"{what} (default {str(default).lower()}); never changes the plan"
         parser.add_argument(name, type=kind, default=default, help=told)
@@ -339,10 +379,21 @@ def _run_stages(commands: Commands) -> None:
         "--heldout",
         "--out",
     )
-    scoring = _stage(evaluate, "run", "score one run", evaluate_run)
-    _options(scoring, "--spec", "--model", "--heldout", "--out")
-    scoring.add_argument("--items", type=Path, nargs="*", default=[], help="folders of items, of a prompted model")
-    scoring.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    loss = _stage(evaluate, "heldout", "held-out loss of one run", evaluate_heldout)
+    _options(loss, "--spec", "--model", "--heldout", "--out")
+    scoring = _stage(evaluate, "run", "put one group of tasks to one run", evaluate_run)
+    _options(scoring, "--spec", "--model", "--state", "--out")
+    scoring.add_argument("--items", type=Path, nargs="*", default=[], help="folders of items from held-out text")
+    scoring.add_argument("--datasets", type=Path, nargs="*", default=[], help="manifests of fetched datasets")
+    scan = _stage(evaluate, "scan", "look for the items of tasks in a shard of the training text", evaluate_scan)
+    _options(scan, "--spec", "--shard", "--out")
+    scan.add_argument("--datasets", type=Path, nargs="*", default=[], help="manifests of fetched datasets")
+    _options(_stage(evaluate, "contamination", "what the scans found", evaluate_contamination), "--parts+", "--out")
+    tuning = _stage(commands, "finetune", "finetune one run on one task", finetune)
+    _options(tuning, "--spec", "--model", "--dataset", "--state", "--out")
+    for sub in (loss, scoring, tuning):
+        sub.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    _options(_stage(commands, "fetch-eval", "bring one dataset for tasks", fetch_eval), "--spec", "--cache", "--out")
 
 
 def _result_stages(commands: Commands) -> None:
@@ -399,6 +450,30 @@ TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
         "dataeff.tune.command",
     ),
     (
+        ("status",),
+        "what of a study is finished, running, pending, failed; reads files only",
+        ("dataeff.monitor.status", "add_arguments"),
+        "dataeff.monitor.status",
+    ),
+    (
+        ("preview",),
+        "what would run again after an edit, why, and its GPU-hours",
+        ("dataeff.monitor.preview", "add_arguments"),
+        "dataeff.monitor.preview",
+    ),
+    (
+        ("doctor",),
+        "whether this machine or site can run the study, and what to change",
+        ("dataeff.monitor.doctor", "add_arguments"),
+        "dataeff.monitor.doctor",
+    ),
+    (
+        ("canary",),
+        "minutes through every stage on the hardware of a training (rule canary)",
+        ("dataeff.monitor.canary", "add_arguments"),
+        "dataeff.monitor.canary",
+    ),
+    (
         ("export", "deepspeed"),
         "ds_config.json and Megatron-DeepSpeed's flags for a run",
         (_ASKED, "deepspeed_arguments"),
@@ -448,3 +523,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"dataeff: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`| head`); nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

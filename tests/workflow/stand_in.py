@@ -28,6 +28,7 @@ FOLDERS = {
     "plan": ["steps.parquet", "order.json", "counts.npy", "plan.json"],
     "pretrain": ["model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"],
     "evaluate_items": ["manifest.json"],
+    "finetune": ["scores.json"],
     "tables": ["quality.csv", "published.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"],
     "figures": ["captions.json", "pacing.png"],
 }
@@ -44,7 +45,7 @@ def outputs(stage: str, args: argparse.Namespace) -> list[Path]:
     if stage in ("corpus_build", "evaluate_run"):
         spec = yaml.safe_load(args.spec.read_text())
         if stage == "evaluate_run":
-            return [out / "heldout.json", *(out / f"{shots}shot/scores.json" for shots in spec["shots"])]
+            return [out / f"{shots}shot/scores.json" for shots in spec["shots"]]
         shards = [out / f"shards/{number:02d}.jsonl.zst" for number in range(spec["corpus"]["shards"])]
         return [out / "corpus.json", out / "heldout/manifest.json", *shards]
     return [out]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.workflow.checkout import Checkout
+from tests.workflow.test_reruns import jobs
 
 RUN = "gpt-ltd-100-s1234"
+EVALUATED = jobs("evaluate", [RUN])
 FAILING = {"FAIL": f"pretrain {RUN}"}
 CLOSING = {"tables core", "figures core", "report index"}
 
@@ -36,13 +38,14 @@ def test_the_last_lines_and_the_command_are_shown(checkout: Checkout) -> None:
     assert "Traceback" not in said
     assert not (checkout.results / f"tiny/pretrain/{RUN}/run.json").exists()
     missing = checkout.todo()
-    assert {f"pretrain {RUN}", f"evaluate {RUN}"} | CLOSING <= missing
+    assert {f"pretrain {RUN}", *EVALUATED} | CLOSING <= missing
     assert f"plan {RUN}" not in missing
     before = made(checkout)
     checkout.run()
     after = made(checkout)
     again = {tuple(name.split("/")[1:3]) for name in before if after[name] != before[name]}
-    assert again <= {tuple(job.split()) for job in missing} | {("report", "index.html")}
+    of_run = {("pretrain", RUN), ("evaluate", RUN)}
+    assert again <= of_run | {tuple(job.split()) for job in CLOSING} | {("report", "index.html")}
     assert checkout.todo() == set()
 
 
@@ -50,4 +53,4 @@ def test_the_others_go_on_if_asked(checkout: Checkout) -> None:
     """`--keep-going`: all that does not depend on the failed run is made."""
     status, _ = checkout.snakemake("--cores", "4", "--keep-going", **FAILING)
     assert status != 0
-    assert checkout.todo() == {f"pretrain {RUN}", f"evaluate {RUN}"} | CLOSING
+    assert checkout.todo() == {f"pretrain {RUN}", *EVALUATED} | CLOSING

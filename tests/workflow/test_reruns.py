@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.factory import ROOT
+from dataeff.study.specs import evaluate_specs
+from tests.factory import ROOT, config, load
 from tests.workflow.checkout import Checkout
 
 HALF = ["baseline", "composed", "baseline_flat_lr", "composed_flat_lr"]
@@ -44,8 +45,11 @@ def tokens(item: str) -> set[str]:
 
 REDUCE = f"analyze vocab_rarity {ITEM}"
 CLOSING = {"tables core", "figures core", "report index"}
+STUDY = load(config())
+GROUPS, FINETUNING = list(evaluate_specs(STUDY)), list(STUDY.finetuning)
+SCANS = {"evaluate scan 00", "evaluate scan 01", "evaluate contamination"} if STUDY.datasets else set()
 ORDER = "evaluate items word_order"
-CORPUS = {"corpus build", "evaluate items last_word", ORDER} | tokens(ITEM) | tokens(PAIRS)
+CORPUS = {"corpus build", "evaluate items last_word", ORDER} | SCANS | tokens(ITEM) | tokens(PAIRS)
 TINY = "scales/tiny.yaml"
 VARIANTS = "variants/gpt.yaml"
 TOKENIZERS = "corpora.yaml"
@@ -53,8 +57,17 @@ LTD = "ltd.token_drop.pacing.start"
 
 
 def jobs(stages: str, runs: list[str] = RUNS) -> set[str]:
-    """`jobs("plan pretrain", runs)`: the jobs of those stages, one per run."""
-    return {f"{stage} {run}" for stage in stages.split() for run in runs}
+    """`jobs("plan pretrain", runs)`: the jobs of those stages, one per run. `evaluate` is all that is measured of its
+    model: `heldout`, and `asked` or `finetuned`.
+    """
+    several = {
+        "heldout": lambda run: {f"evaluate heldout {run}"},
+        "asked": lambda run: {f"evaluate {run} {group}" for group in GROUPS if run.startswith("gpt")},
+        "finetuned": lambda run: {f"finetune {run} {task}" for task in FINETUNING if run.startswith("bert")},
+    }
+    words = stages.replace("evaluate", "heldout asked finetuned").split()
+    made = [several[word](run) if word in several else {f"{word} {run}"} for word in words for run in runs]
+    return set().union(*made)
 
 
 def times(folder: Path) -> dict[Path, int]:
@@ -141,19 +154,22 @@ def test_pacing_of_a_method_reruns_the_runs_that_have_it(study: Checkout) -> Non
     assert made == {(stage, run) for stage in ("plan", "pretrain", "evaluate") for run in DROPPING}
 
 
+PROBED = {f"evaluate {run} probes" for run in GPT}
+
+
 @pytest.mark.parametrize(
     ("file", "key", "value", "expected"),
     [
-        (TINY, "evaluation.shots", [0, 5], jobs("evaluate", GPT) | CLOSING),
-        (TINY, "evaluation.items", 7, jobs("evaluate", GPT) | CLOSING),
-        (TINY, "evaluation.heldout_bytes_per_domain", 777, jobs("evaluate") | CLOSING),
+        (TINY, "evaluation.shots", [0, 5], jobs("asked") | CLOSING),
+        (TINY, "evaluation.items", 7, jobs("asked") | CLOSING),
+        (TINY, "evaluation.heldout_bytes_per_domain", 777, jobs("heldout") | CLOSING),
         (TINY, "families.gpt.model.dropout", 0.3, jobs("pretrain evaluate", GPT) | CLOSING),
         (TINY, "families.bert.model.dropout", 0.3, jobs("pretrain evaluate", BERT) | CLOSING),
         (TINY, "families.gpt.learning_rate.peak", 0.5, jobs("plan pretrain evaluate", GPT) | CLOSING),
         (VARIANTS, "cl_voc.about", "rare words last", CLOSING),
         (TOKENIZERS, "tokenizers.bpe4k.vocab_size", 999, tokens(ITEM) | jobs("plan pretrain evaluate", GPT) | CLOSING),
         (TOKENIZERS, "corpora.packages_small.min_characters", 333, CORPUS | jobs("plan pretrain evaluate") | CLOSING),
-        ("tasks.yaml", "tasks.word_order.choices", 3, {ORDER} | jobs("evaluate", GPT) | CLOSING),
+        ("tasks.yaml", "tasks.word_order.choices", 3, {ORDER} | PROBED | CLOSING),
     ],
     ids=["shots", "items", "held-out", "model", "bert-model", "learning-rate", "about", "tokenizer", "corpus", "task"],
 )
@@ -205,7 +221,8 @@ def test_a_study_of_one_s_own_runs_its_own_jobs_only(study: Checkout) -> None:
 
 def test_a_second_scale_shares_the_data_and_leaves_the_first_done(study: Checkout) -> None:
     smoke = ("--config", "scale=smoke")
-    assert study.todo(*smoke) == jobs("plan pretrain evaluate") | CLOSING
+    own = {"datasets of scale smoke"} | SCANS
+    assert study.todo(*smoke) == jobs("plan pretrain evaluate") | own | CLOSING
     study.run(*smoke)
     assert study.todo(*smoke) == set()
     assert study.todo() == set()
@@ -222,7 +239,7 @@ LTD_RUN = ["gpt-ltd-100-s1234"]
     [
         ("plan/gpt-ltd-100-s1234/order.json", jobs("plan pretrain evaluate", LTD_RUN) | CLOSING),
         ("pretrain/gpt-ltd-100-s1234/model.safetensors", jobs("pretrain evaluate", LTD_RUN) | CLOSING),
-        ("evaluate/gpt-ltd-100-s1234/10shot/scores.json", jobs("evaluate", LTD_RUN) | CLOSING),
+        ("evaluate/gpt-ltd-100-s1234/probes/10shot/scores.json", {"evaluate gpt-ltd-100-s1234 probes"} | CLOSING),
         ("tables/core/quality.csv", {"tables core", "report index"}),
         ("figures/core", {"figures core", "report index"}),
         ("report/index.html", {"report index"}),
@@ -257,8 +274,11 @@ def test_shared_data_is_made_again_when_something_needs_it(study: Checkout) -> N
         ),
         ("PlanSpec", jobs("plan pretrain evaluate") | CLOSING),
         ("PretrainSpec", jobs("pretrain evaluate") | CLOSING),
-        ("ItemsSpec", {"evaluate items last_word", ORDER} | jobs("evaluate", GPT) | CLOSING),
-        ("EvaluateSpec", jobs("evaluate") | CLOSING),
+        ("ItemsSpec", {"evaluate items last_word", ORDER} | PROBED | CLOSING),
+        ("EvaluateSpec", jobs("asked") | CLOSING),
+        ("HeldoutSpec", jobs("heldout") | CLOSING),
+        ("FinetuneSpec", jobs("finetuned") | (CLOSING if FINETUNING else set())),
+        ("ContaminationSpec", SCANS),
         ("GridSpec", CLOSING),
     ],
 )

@@ -23,7 +23,7 @@ import yaml
 
 from dataeff.corpus.fetch import fetch_package
 from dataeff.errors import DataeffError
-from dataeff.study.types import PackageFetch
+from dataeff.study.fetches import PackageFetch
 from dataeff.study.workflow import cache_folder
 from tests.factory import load
 from tests.workflow.checkout import NOTHING, Checkout, Starter
@@ -38,7 +38,8 @@ THREE = {
 START = ("--cores", "2", "--configfile", "three.yaml")
 RESULTS = [
     *(f"pretrain/{{run}}/{name}" for name in ("metrics.jsonl", "model.safetensors", "run.json")),
-    *(f"evaluate/{{run}}/{name}" for name in ("heldout.json", "0shot/scores.json", "10shot/scores.json")),
+    "evaluate/{run}/heldout.json",
+    *(f"evaluate/{{run}}/{group}/{shots}shot/scores.json" for group in ("probes", "packages") for shots in (0, 10)),
 ]
 LOADED = re.compile(
     r"<(?:img|script|link|iframe|source|object)\b[^>]*\b(?:src|href|data)=[\"'](?!data:|#)"
@@ -189,9 +190,10 @@ def test_every_run_learned_and_was_scored(undisturbed: Checkout, run: str) -> No
     assert facts["steps"] == len(steps) >= 20
     assert max(facts["final_training_loss"], facts["heldout_loss"]) < steps[0]["loss"] - 0.5
     for shots in (0, 10):
-        scores = json.loads((folder / f"evaluate/{run}/{shots}shot/scores.json").read_text())
-        assert (scores["name"], scores["shots"], set(scores["tasks"])) == (run, shots, {"last_word", "word_order"})
-        assert all(task["items"] == 20 and 0 <= task["value"] <= 1 for task in scores["tasks"].values())
+        for group, tasks in {"probes": {"last_word", "word_order"}, "packages": {"package_quartz"}}.items():
+            scores = json.loads((folder / f"evaluate/{run}/{group}/{shots}shot/scores.json").read_text())
+            assert (scores["name"], scores["shots"], set(scores["tasks"])) == (run, shots, tasks)
+            assert all(task["items"] == 20 and 0 <= task["value"] <= 1 for task in scores["tasks"].values())
 
 
 def test_the_report_is_one_page_that_loads_nothing(undisturbed: Checkout) -> None:

@@ -13,7 +13,7 @@ rule analyze_map:
         f"{D}/{{item}}/benchmarks/analyze_map-{{metric}}-{{part}}.tsv"
     threads: 1
     resources:
-        mem_mb=1500,
+        **site.job(study.hardware, memory_mb=1500),
     params:
         prefixes=prefixes_of,
         tokenizer=tokenizer_of,
@@ -38,7 +38,7 @@ rule analyze_frequency:
     benchmark:
         f"{D}/{{item}}/benchmarks/analyze_frequency.tsv"
     resources:
-        mem_mb=500,
+        **site.job(study.hardware, memory_mb=500),
     message:
         "analyze frequency {wildcards.item}"
     shell:
@@ -61,7 +61,7 @@ rule analyze:
     benchmark:
         f"{D}/{{item}}/benchmarks/analyze-{{metric}}.tsv"
     resources:
-        mem_mb=4000,
+        **site.job(study.hardware, memory_mb=4000),
     message:
         "analyze {wildcards.metric} {wildcards.item}"
     shell:

@@ -1,5 +1,6 @@
 """Which files a rule reads that depend on its run, grid or page; used by the rules, which hold no logic."""
 
+from dataeff.study import site
 from dataeff.study.types import FREQUENCY
 
 
@@ -92,11 +93,32 @@ def results_of(grid):
 
 
 def evaluations_of(runs):
-    """The scores of every run: of a masked model, the held-out loss alone."""
+    """The scores of every run: the held-out loss; tasks, of models that continue text; finetuning, of the others."""
+    groups = study_of.groups(study)
+    prompted, others = study_of.prompted(runs), study_of.not_prompted(runs)
     return [
-        *expand(rules.evaluate.output, run=study_of.prompted(runs)),
-        *expand(rules.evaluate_heldout.output, run=study_of.not_prompted(runs)),
+        *expand(rules.evaluate_heldout.output, run=study_of.names(runs)),
+        *expand(rules.evaluate.output, run=prompted, group=groups),
+        *expand(rules.finetune.output, run=others, finetuning=study.finetuning),
     ]
+
+
+def items_of(wildcards):
+    """The items from held-out text of a group of tasks."""
+    tasks = study_of.heldout_tasks(study, wildcards.group)
+    return expand(rules.evaluate_items.output, task=tasks)
+
+
+def datasets_of(wildcards):
+    """The datasets that a group of tasks reads."""
+    return expand(
+        rules.datasets.output, dataset=study_of.datasets(study, wildcards.group)
+    )
+
+
+def finetuning_dataset_of(wildcards):
+    task = study.finetuning[wildcards.finetuning]
+    return expand(rules.datasets.output, dataset=task.data)
 
 
 def grid_of(wildcards):
@@ -115,4 +137,5 @@ def outputs_of(grid):
         *evaluations_of(runs),
         *expand(of_grid, grid=grid),
         *expand(rules.report.output, page=page),
+        *(rules.evaluate_contamination.output if study.datasets else []),
     ]

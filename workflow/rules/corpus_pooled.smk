@@ -16,7 +16,7 @@ rule corpus:
     benchmark:
         f"{D}/benchmarks/corpus.tsv"
     resources:
-        mem_mb=2500,
+        **site.job(study.hardware, memory_mb=2500),
     message:
         "corpus build"
     shell:

@@ -34,7 +34,7 @@ rule corpus_shard:
     benchmark:
         f"{D}/benchmarks/corpus-{{shard}}.tsv"
     resources:
-        mem_mb=1500,
+        **site.job(study.hardware, memory_mb=1500),
     message:
         "corpus shard {wildcards.shard}"
     shell:
@@ -58,7 +58,7 @@ rule corpus:
     benchmark:
         f"{D}/benchmarks/corpus.tsv"
     resources:
-        mem_mb=2500,
+        **site.job(study.hardware, memory_mb=2500),
     message:
         "corpus card"
     shell:

@@ -1,4 +1,3 @@
-ITEMS = expand(f"{D}/items/{{task}}", task=study.tasks)
 SHOTS = study.scale.evaluation.shots
 
 
@@ -13,49 +12,91 @@ rule evaluate_items:
     benchmark:
         f"{D}/benchmarks/items-{{task}}.tsv"
     resources:
-        mem_mb=1000,
+        **site.job(study.hardware, memory_mb=1000),
     message:
         "evaluate items {wildcards.task}"
     shell:
         f"dataeff evaluate items --spec {{input.spec}} --heldout {D}/heldout --out {D}/items/{{wildcards.task}} > {{log}} 2>&1"
 
 
-rule evaluate:
+rule evaluate_heldout:
     input:
-        spec=f"{S}/specs/evaluate/all.yaml",
+        spec=f"{S}/specs/heldout.yaml",
         model=rules.pretrain.output,
-        tasks=expand("{items}/manifest.json", items=ITEMS),
         heldout=rules.corpus.output.heldout,
     output:
         f"{S}/evaluate/{{run}}/heldout.json",
-        expand(f"{S}/evaluate/{{{{run}}}}/{{shots}}shot/scores.json", shots=SHOTS),
     log:
-        f"{S}/logs/evaluate/{{run}}.log",
+        f"{S}/logs/evaluate/{{run}}-heldout.log",
     benchmark:
-        f"{S}/benchmarks/evaluate/{{run}}.tsv"
+        f"{S}/benchmarks/evaluate/{{run}}-heldout.tsv"
+    threads: study.hardware.threads
+    resources:
+        **site.model_job(study.hardware, memory_mb=2500),
+    message:
+        "evaluate heldout {wildcards.run}"
+    shell:
+        f"dataeff evaluate heldout --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --heldout {D}/heldout"
+        f" --threads {study.hardware.threads} --out {{output}} > {{log}} 2>&1"
+
+
+rule evaluate:
+    input:
+        spec=f"{S}/specs/evaluate/{{group}}.yaml",
+        model=rules.pretrain.output,
+        probes=items_of,
+        datasets=datasets_of,
+    output:
+        expand(
+            f"{S}/evaluate/{{{{run}}}}/{{{{group}}}}/{{shots}}shot/scores.json",
+            shots=SHOTS,
+        ),
+    log:
+        f"{S}/logs/evaluate/{{run}}-{{group}}.log",
+    benchmark:
+        f"{S}/benchmarks/evaluate/{{run}}-{{group}}.tsv"
     wildcard_constraints:
         run=study_of.one_of(study_of.prompted(study.runs)),
     threads: study.hardware.threads
     resources:
-        mem_mb=2500,
+        **site.model_job(study.hardware, memory_mb=2500),
     params:
-        tasks=ITEMS,
+        probes=lambda wildcards, input: folders(input.probes),
     message:
-        "evaluate {wildcards.run}"
+        "evaluate {wildcards.run} {wildcards.group}"
     shell:
-        f"dataeff evaluate run --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --heldout {D}/heldout"
-        f" --items {{params.tasks}} --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}} > {{log}} 2>&1"
+        f"dataeff evaluate run --spec {{input.spec}} --model {S}/pretrain/{{wildcards.run}} --items {{params.probes}}"
+        f" --datasets {{input.datasets}} --state {S}/state/evaluate/{{wildcards.run}}/{{wildcards.group}}"
+        f" --threads {study.hardware.threads} --out {S}/evaluate/{{wildcards.run}}/{{wildcards.group}} > {{log}} 2>&1"
 
 
-# Of a masked model, which continues no text: no tasks.
-use rule evaluate as evaluate_heldout with:
+rule evaluate_scan:
     input:
-        spec=f"{S}/specs/evaluate/heldout.yaml",
-        model=rules.pretrain.output,
-        heldout=rules.corpus.output.heldout,
+        spec=f"{S}/specs/contamination.yaml",
+        text=f"{D}/shards/{{shard}}.jsonl.zst",
+        datasets=expand(rules.datasets.output, dataset=study.datasets),
     output:
-        f"{S}/evaluate/{{run}}/heldout.json",
-    wildcard_constraints:
-        run=study_of.one_of(study_of.not_prompted(study.runs)),
-    params:
-        tasks=[],
+        f"{S}/contamination/parts/{{shard}}.json",
+    log:
+        f"{S}/logs/contamination/{{shard}}.log",
+    benchmark:
+        f"{S}/benchmarks/contamination/{{shard}}.tsv"
+    resources:
+        **site.job(study.hardware, memory_mb=2000),
+    message:
+        "evaluate scan {wildcards.shard}"
+    shell:
+        "dataeff evaluate scan --spec {input.spec} --shard {input.text} --datasets {input.datasets} --out {output} > {log} 2>&1"
+
+
+rule evaluate_contamination:
+    input:
+        parts=expand(rules.evaluate_scan.output, shard=SHARDS),
+    output:
+        f"{S}/contamination/report.json",
+    log:
+        f"{S}/logs/contamination/report.log",
+    message:
+        "evaluate contamination"
+    shell:
+        "dataeff evaluate contamination --parts {input.parts} --out {output} > {log} 2>&1"

@@ -18,7 +18,7 @@ rule figures:
     benchmark:
         f"{S}/benchmarks/figures/{{grid}}.tsv"
     resources:
-        mem_mb=1000,
+        **site.job(study.hardware, memory_mb=1000),
     message:
         "figures {wildcards.grid}"
     shell:

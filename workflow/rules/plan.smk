@@ -16,7 +16,7 @@ rule plan:
     benchmark:
         f"{S}/benchmarks/plan/{{run}}.tsv"
     resources:
-        mem_mb=1500,
+        **site.job(study.hardware, memory_mb=1500),
     params:
         samples=lambda wildcards: folders(samples_of(wildcards)),
         indexes=lambda wildcards: folders(indexes_of(wildcards)),

@@ -8,6 +8,8 @@ rule pretrain:
         tokens=tokens_of,
         tokenizer=tokenizer_files_of,
         heldout=rules.corpus.output.heldout,
+        # Data that tasks will need fail before a GPU is asked for; new ones train nothing anew.
+        datasets=ancient(rules.datasets_ready.output),
     output:
         multiext(
             f"{S}/pretrain/{{run}}/",
@@ -23,8 +25,7 @@ rule pretrain:
         f"{S}/benchmarks/pretrain/{{run}}.tsv"
     threads: study.hardware.threads * study.hardware.processes
     resources:
-        mem_mb=study.hardware.memory_mb * study.hardware.processes,
-        runtime=study.hardware.minutes,
+        **site.training_job(study.hardware),
     params:
         samples=lambda wildcards: folders(samples_of(wildcards)),
         prefixes=prefixes_of,
@@ -32,7 +33,8 @@ rule pretrain:
     message:
         "pretrain {wildcards.run}"
     shell:
-        f"dataeff pretrain --spec {{input.spec}} --plan {S}/plan/{{wildcards.run}} --samples {{params.samples}}"
+        f"{site.training_step(study.hardware)} --state {S}/state/{{wildcards.run}}"
+        f" dataeff pretrain --spec {{input.spec}} --plan {S}/plan/{{wildcards.run}} --samples {{params.samples}}"
         f" --tokens {{params.prefixes}} --tokenizer {{params.tokenizer}} --heldout {D}/heldout"
         f" --state {S}/state/{{wildcards.run}} --out {S}/pretrain/{{wildcards.run}}"
         f" {study_of.hardware_options(study)} > {{log}} 2>&1"

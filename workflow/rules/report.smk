@@ -18,7 +18,7 @@ rule report:
     benchmark:
         f"{S}/benchmarks/report/{{page}}.tsv"
     resources:
-        mem_mb=1000,
+        **site.job(study.hardware, memory_mb=1000),
     params:
         tables=lambda wildcards: f"{S}/tables/{grid_of(wildcards)}",
     message:

@@ -9,7 +9,7 @@ rule samples:
     benchmark:
         f"{D}/{{item}}/benchmarks/samples.tsv"
     resources:
-        mem_mb=1500,
+        **site.job(study.hardware, memory_mb=1500),
     params:
         prefixes=prefixes_of,
     message:

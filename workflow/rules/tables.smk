@@ -20,7 +20,7 @@ rule tables:
     benchmark:
         f"{S}/benchmarks/tables/{{grid}}.tsv"
     resources:
-        mem_mb=1000,
+        **site.job(study.hardware, memory_mb=1000),
     message:
         "tables {wildcards.grid}"
     shell:

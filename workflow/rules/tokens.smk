@@ -9,7 +9,7 @@ rule tokens_train:
     benchmark:
         f"{D}/{{tokenizer}}/benchmarks/tokens_train.tsv"
     resources:
-        mem_mb=2500,
+        **site.job(study.hardware, memory_mb=2500),
     message:
         "tokens train {wildcards.tokenizer}"
     shell:
@@ -29,7 +29,7 @@ rule tokens:
         f"{D}/{{tokenizer}}/benchmarks/tokens-{{shard}}.tsv"
     threads: 2
     resources:
-        mem_mb=1500,
+        **site.job(study.hardware, memory_mb=1500),
     message:
         "tokens encode {wildcards.tokenizer} {wildcards.shard}"
     shell:
