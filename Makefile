@@ -36,7 +36,7 @@ slurm-test: setup
 	pytest tests/slurm $(ARGS)
 
 # Ratios against the peers, side by side; about half an hour. BENCH=analyze.py runs one of them.
-BENCH ?= tokens.py analyze.py reduce.py order.py step.py accounting.py random_ltd.py start_up.py bert_attention.py finetune.py evaluate.py
+BENCH ?= tokens.py analyze.py reduce.py order.py step.py accounting.py random_ltd.py start_up.py compile.py bert_attention.py finetune.py evaluate.py
 bench: setup
 	@for script in $(BENCH); do python bench/$$script $(ARGS) || exit 1; done
 

@@ -147,6 +147,16 @@ def test_one_compilation_serves_all_layers_lengths_and_kept_tokens(name: str, ba
     assert network.compilations == 4 + more
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [new_gpt, new_bert])
+def test_sizes_that_are_equal_by_chance_are_not_taken_for_one(make: Callable[[float], nn.Module], backend: str) -> None:
+    """As many positions and rows as values of a token at first, which are no symbol; then as many rows as heads."""
+    network = Compiled(make, 0.0, backend=backend)
+    for rows, length, kept in ((16, 16, 16), (16, 16, 2), (2, 40, 16), (16, 48, 16), (8, 8, 8), (3, 40, 11)):
+        network.train(rows, length, kept)
+    assert network.compilations == 1
+
+
 def test_a_mask_is_a_kind_of_its_own() -> None:
     """Without padding BERT's layers get none; GPT's windows have one that rows share, until tokens are dropped."""
     bert = Compiled(new_bert, 0.0)

@@ -42,8 +42,12 @@ def compile_layers(network: nn.Module, device: torch.device | str, backend: str 
 
     Names of parameters and weights do not change. Nothing is compiled yet.
     """
+    from torch.fx.experimental import _config as shapes
+
     if backend == "inductor":
         check_compiler(torch.device(device))
+    # Sizes that are equal by chance (2,048 positions of a hidden size of 2,048) would be taken for one and the same.
+    shapes.use_duck_shape = False
     torch._dynamo.config.recompile_limit = KINDS_AT_MOST
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     forwards: dict[type[nn.Module], Callable[..., Any]] = {}
