@@ -24,7 +24,9 @@ def run(folder: Path, *options: str, path: str = "") -> tuple[subprocess.Complet
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False), out
 
 
-@pytest.mark.parametrize(("model", "rows"), [("gpt2-124m", [4, 28, 16, 8]), ("bert-large", [4, 4, 4, 4])])
+@pytest.mark.parametrize(
+    ("model", "rows"), [("gpt2-124m", [4, 28, 16, 8]), pytest.param("bert-large", [4, 4, 4, 4], marks=pytest.mark.slow)]
+)
 def test_every_kind_is_measured_in_every_case(tmp_path: Path, model: str, rows: list[int]) -> None:
     done, out = run(tmp_path, "--toy", "--models", model)
     assert done.returncode == 0, done.stdout + done.stderr

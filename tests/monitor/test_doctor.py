@@ -81,7 +81,10 @@ def test_only_what_is_missing_is_asked_for(tmp_path: Path, monkeypatch: pytest.M
     wanted = to_fetch(small, tmp_path)
     names = {name for group in wanted.values() for name in group}
     assert ("https://mirror.example/simple",) in wanted
-    assert {name.removeprefix("sources/") for name in names} == set(small.sources)
+    assert {name.removeprefix("sources/") for name in names} == {
+        *small.sources,
+        *(f"datasets/{name}" for name in small.datasets),
+    }
     for name in names:
         write_json(tmp_path / f"data/{name}.json", {})
     assert to_fetch(small, tmp_path) == {}

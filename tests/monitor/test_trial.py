@@ -55,7 +55,13 @@ def test_encoders_are_finetuned_once() -> None:
     task = {"about": "own", "table": "own", "recipe": "thrice", "inputs": ["text"], "evaluation": {"acc": "validation"}}
     own = study(
         scale="mine",
-        scales={"mine": {"extends": "smoke", "about": "own", "finetuning": {"tasks": ["rte"]}}},
+        scales={
+            "mine": {
+                "extends": "smoke",
+                "about": "own",
+                "finetuning": {"tasks": ["rte"], "learning_rates": None, "seeds": None},
+            }
+        },
         recipes={"thrice": {"about": "own", "learning_rates": [1e-4, 2e-4], "seeds": [1, 2, 3]}},
         finetuning={"rte": {**task, "data": "glue_rte"}},
     )

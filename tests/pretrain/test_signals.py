@@ -90,7 +90,7 @@ def test_a_signal_to_one_rank_stops_all(material: Material, two_ranks: Training,
     assert_identical(run.finish_ranks(2), two_ranks)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_under_torchrun(material: Material, two_ranks: Training, tmp_path: Path, number: signal.Signals) -> None:
     """The command itself is sent the signal, as a scheduler does, and ends with the code."""
     run = material.training("composed", tmp_path, processes=2)

@@ -204,7 +204,6 @@ def test_a_run_s_parts_add_up(undisturbed: dict[str, Training], variant: str) ->
     for name in ("data", "forward", "backward", "optimizer"):
         assert steps[name]["seconds"] > 0
     assert steps["other"]["share"] < 0.1
-    assert steps["backward"]["seconds"] > steps["data"]["seconds"]
     for name in ("startup", "heldout", "logging", "checkpoint", "export"):
         assert run[name]["seconds"] > 0
     assert run["other"]["share"] < 0.05

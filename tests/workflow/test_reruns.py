@@ -92,8 +92,8 @@ def test_comments_and_commands_rerun_nothing(study: Checkout) -> None:
     for rule in ("plan", "pretrain"):
         path = study.folder / f"workflow/rules/{rule}.smk"
         mended = path.read_text().replace(f"dataeff {rule} --spec", f"nice dataeff {rule} --spec")
-        path.write_text(mended.replace("mem_mb=", "mem_mb=10 + "))
-        assert path.read_text().count("nice dataeff") == path.read_text().count("=10 + ") == 1
+        path.write_text(mended.replace("resources:", "priority: 3\n    resources:"))
+        assert path.read_text().count("nice dataeff") == path.read_text().count("priority: 3") == 1
     assert study.todo() == set()
 
 
