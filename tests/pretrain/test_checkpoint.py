@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from dataeff.files import read_json
 from dataeff.pretrain.average import WeightAverage
 from dataeff.pretrain.checkpoint import Kept, bytes_needed, clear, list_checkpoints, load, newest_sound, save
+from dataeff.pretrain.universal import Layout
 from dataeff.study.types import Averaging
 
 IDENTITY = {"spec_digest": "s", "plan_digest": "p"}
@@ -121,6 +123,25 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "step-00000006/engine/weights has 11 bytes" in capsys.readouterr().out
     (tmp_path / "step-00000003/manifest.json").unlink()
     assert newest_sound(tmp_path, IDENTITY) is None
+
+
+def test_the_manifest_tells_the_layout(tmp_path: Path) -> None:
+    layout = Layout(2, 1, "bf16", 4)
+    save(Engine(), tmp_path, 3, IDENTITY, rank=0, barrier=lambda: None, layout=layout)
+    assert read_json(tmp_path / "step-00000003/manifest.json")["layout"] == {
+        "world_size": 2,
+        "zero_stage": 1,
+        "precision": "bf16",
+        "micro_batch": 4,
+    }
+    assert load(Engine(), tmp_path / "step-00000003", layout=Layout(2, 1, "bf16", 8)) == layout
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in (".saving-00000003", ".universal-step-00000003", ".universal-step-00000003.half"):
+        (tmp_path / name / "engine").mkdir(parents=True)
+    save_steps(tmp_path, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
 
 
 def test_saving_again_replaces(tmp_path: Path) -> None:

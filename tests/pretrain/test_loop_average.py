@@ -17,6 +17,7 @@ from dataeff.families.gpt import Gpt
 from dataeff.files import MANIFEST, read_json, write_manifest
 from dataeff.pretrain.average import averaged_steps
 from dataeff.pretrain.probe import probe_measures
+from dataeff.pretrain.universal import Layout
 from dataeff.study.specs import PretrainSpec, read_spec, write_spec
 from dataeff.study.types import Averaging, Hardware
 from dataeff.tokens.vocabulary import load
@@ -284,6 +285,23 @@ def test_a_damaged_part_of_two_ranks_average_is_passed_over(still: Material, zer
     assert_same_average(run.finish_ranks(2), zero_3)
     assert run.log.count(f"checkpoint passed over: {part} has ") == 1
     assert "continues after step 6 from" in run.log
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((3, 2), (0, 1)), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [((0, 1), (3, 2)), ((3, 4), (3, 2))])],
+)
+def test_other_ranks_continue_the_average(
+    still: Material, undisturbed: dict[str, Training], tmp_path: Path, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    """(ZeRO stage, ranks): parts of each rank are put together, what one rank has is parted."""
+    begun = averaged(still, tmp_path, AVERAGINGS["ema"], zero_stage=before[0]).start_ranks(before[1])
+    begun.wait_for_rows(11)
+    begun.kill()
+    run = averaged(still, tmp_path, AVERAGINGS["ema"], zero_stage=after[0]).finish_ranks(after[1])
+    assert f", saved by {Layout(before[1], before[0])}, on {Layout(after[1], after[0])}: " in run.log
+    assert "passed over" not in run.log
+    assert_same_average(run, undisturbed["ema"])
 
 
 @pytest.mark.slow

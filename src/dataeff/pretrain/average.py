@@ -157,17 +157,16 @@ class WeightAverage:
         """
         import torch
 
-        files = files or [self._file]
-        names = [self._file] if self._file in files else list(files)
-        parts = [torch.load(folder / name, map_location="cpu", weights_only=True) for name in names]
+        as_saved = not files or self._file in files
+        names = [self._file] if as_saved else files
+        parts = [torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True) for name in names]
         self.states = parts[0]["states"]
         self.weights = {}
         for name, own, begin in self._own_places():
-            if self.states == 0:
-                break
-            whole = torch.cat([part["weights"][name].flatten() for part in parts])
-            cut = whole if names == [self._file] else whole[begin : begin + own.numel()]
-            self.weights[name] = cut.reshape(own.shape).to(own.device)
+            if name in parts[0]["weights"]:
+                whole = torch.cat([part["weights"][name].flatten() for part in parts])
+                cut = whole if as_saved else whole[begin : begin + own.numel()].clone()
+                self.weights[name] = cut.reshape(own.shape).to(own.device)
 
     def _own_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The weights that this rank holds, by name, each tied one once: all of it, or at ZeRO 3 the part, flat and

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-00000050` of the state folder, written under another name and renamed when every
 file and the manifest are on disk. It holds the engine's state and, in a run that exports an average of its weights,
-what is averaged so far; the place in the data is the step number alone.
+what is averaged so far; the place in the data is the step number alone. The manifest says which layout of ranks the
+files are of: an engine of another one loads them by way of DeepSpeed's universal form.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from dataeff.files import MANIFEST, check_manifest, read_json, write_manifest
-from dataeff.pretrain import universal
 from dataeff.pretrain.average import WeightAverage, average_files
-from dataeff.pretrain.universal import Layout, layout_of
+from dataeff.pretrain.universal import LEFTOVERS, Layout, layout_of, load_converted
 
 ALONE = Layout(world_size=1, zero_stage=0)
 _NAME = re.compile(r"^step-(\d{8})$")
+_LEFTOVERS = (".saving-*", LEFTOVERS)
+"""What a process that was killed leaves, which nothing reads."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def save(
     """
     temporary = state / f".saving-{step:08d}"
     if rank == 0:
-        for leftover in state.glob(".saving-*"):
+        for leftover in (found for pattern in _LEFTOVERS for found in state.glob(pattern)):
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
     barrier()
@@ -110,20 +112,16 @@ def bytes_needed(state: Path, parameters: int, precision: str) -> int:
     return parameters * (12 if precision == "fp32" else 14)
 
 
-def newest_sound(
-    state: Path, identity: dict[str, str], layout: Layout = ALONE, *, averaged: bool = False
-) -> tuple[int, Path] | None:
+def newest_sound(state: Path, identity: dict[str, str], *, averaged: bool = False) -> tuple[int, Path] | None:
     """The newest checkpoint with files as in its manifest, those of an average among them if the run has one, and this
-    run's identity; says what it passes over. `layout`: this run's, which an old checkpoint that tells none must have.
+    run's identity, whichever layout saved it; says what it passes over.
     """
     for step, folder in list_checkpoints(state):
         fault = check_manifest(folder)
         if fault is None:
             facts = read_json(folder / MANIFEST)
             differing = [name for name, digest in identity.items() if facts.get(name) != digest]
-            saved = layout_of(folder) or layout
-            needed = average_files(saved.zero_stage, saved.world_size) if averaged else []
-            missing = [name for name in needed if name not in facts["files"]]
+            missing = [name for name in _averages(folder) if name not in facts["files"]] if averaged else []
             if not differing and not missing:
                 return step, folder
             fault = (
@@ -135,6 +133,12 @@ def newest_sound(
     return None
 
 
+def _averages(folder: Path) -> list[str]:
+    """The files that a checkpoint's average lies in, by the layout that saved it."""
+    saved = layout_of(folder)
+    return average_files(saved.zero_stage, saved.world_size)
+
+
 def load(
     engine: Any,
     folder: Path,
@@ -144,31 +148,14 @@ def load(
     rank: int = 0,
     barrier: Callable[[], None] = lambda: None,
 ) -> Layout:
-    """Loads a checkpoint into an engine of this layout, whichever saved it; which did. All ranks call it."""
-    saved = layout_of(folder) or layout
+    """Loads a checkpoint into an engine of this layout, which has made no update, whichever layout saved it; which did.
+    All ranks call it.
+    """
+    saved = layout_of(folder)
     if saved.fits(layout):
         engine.load_checkpoint(str(folder), tag="engine")
     else:
-        _load_reshaped(engine, folder, saved, layout, rank, barrier)
+        load_converted(engine, folder, saved, layout, rank=rank, barrier=barrier)
     if average is not None:
-        average.load(folder, average_files(saved.zero_stage, saved.world_size))
+        average.load(folder, _averages(folder))
     return saved
-
-
-def _load_reshaped(
-    engine: Any, folder: Path, saved: Layout, layout: Layout, rank: int, barrier: Callable[[], None]
-) -> None:
-    """By way of DeepSpeed's universal form, which lies beside the checkpoint for as long as it is read."""
-    steps = int(read_json(folder / MANIFEST)["step"])
-    between = folder.with_name(f".universal-{folder.name}")
-    if saved.zero_stage == 0:
-        read = universal.read_plain(folder, universal.names_by_group(engine.module))
-    else:
-        if rank == 0:
-            universal.convert(folder, between, saved)
-        barrier()
-        read = universal.read_universal(between)
-    universal.put(engine, engine.module, layout.zero_stage, steps, read)
-    barrier()
-    if rank == 0:
-        shutil.rmtree(between, ignore_errors=True)

@@ -119,7 +119,6 @@ class Trainer(Steps):
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.engine = make_engine(self.network, spec, hardware, ranks)
         self.clock = step_clock(ranks.device)
-        self.layout = Layout(ranks.world_size, hardware.zero_stage)
         self.average = WeightAverage.of_run(spec, plan, self.network, hardware, ranks)
         self.probe = self.family.probe_batch(inputs.heldout, spec.model.sequence_length)
         self.beside = Beside()
@@ -128,6 +127,11 @@ class Trainer(Steps):
         self.kept = checkpoint.Kept(hardware.keep_last, hardware.keep_every)
         if hardware.compile:
             compiled.warm_up(self)
+
+    @property
+    def layout(self) -> Layout:
+        """What this start's checkpoints and roundings depend on; all of it is known when training begins."""
+        return Layout(self.ranks.world_size, self.hardware.zero_stage, self.spec.precision, self.micro_batch)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -226,7 +230,7 @@ class Trainer(Steps):
         step = 0
         if self.ranks.rank == 0:
             averaged = self.spec.averaging is not None
-            found = checkpoint.newest_sound(self.state, self.identity, self.layout, averaged=averaged)
+            found = checkpoint.newest_sound(self.state, self.identity, averaged=averaged)
             step = found[0] if found else 0
         step = self.ranks.of_first(step)
         if step == 0:
@@ -241,7 +245,8 @@ class Trainer(Steps):
             barrier=self.ranks.barrier,
         )
         if self.ranks.rank == 0:
-            how = "" if saved == self.layout else f", saved by {saved}, on {self.layout}"
+            change = saved.change(self.layout)
+            how = f", {change}: equal to rounding, not bit for bit" if change else ""
             print(f"{self.spec.run.name}: continues after step {step} from {folder}{how}", flush=True)
         return step
 
