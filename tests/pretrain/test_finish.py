@@ -67,6 +67,11 @@ def test_the_whole_run_is_accounted_for(finished: Finished) -> None:
     assert facts["run_parts"]["export"]["seconds"] == pytest.approx(0.05, abs=0.02)
     total = 0.5 * steps + 2 + 0.25 * (steps - 1) + facts["run_parts"]["export"]["seconds"]
     assert facts["run_seconds"] == pytest.approx(total, abs=0.002)
+    assert facts["heldout_points"][:2] == [
+        {"step": 1, "training_seconds": 0.5},
+        {"step": 2, "training_seconds": 1.0},
+    ]
+    assert facts["heldout_points"][-1] == {"step": steps, "training_seconds": facts["training_seconds"]}
     assert facts["utilisation"]["mfu_unknown"] == "why"
     assert finished.account.steps == steps  # as it was
 

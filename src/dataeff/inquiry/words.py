@@ -45,13 +45,19 @@ def words_of(spec: PlanSpec, model_dropout: float) -> Words:
     if variant.token_drop is not None:
         words["tokens dropped"] = _token_drop(variant.token_drop, pacing["token_drop"], spec.sequence_length)
     words["learning rate"] = {
-        "peak": "times 1 / data" if variant.lr_scaling == "inverse_data" else "that of 100% data at any data fraction",
+        "peak": _peak(variant),
         "follows": CLOCKS[variant.lr_clock],
         "ends at": final_rate(spec),
     }
     words["weights"] = {"": averaged(variant.averaging)}
     words["dropout"] = {"": _dropout(variant, model_dropout)}
     return words
+
+
+def _peak(variant: Variant) -> str:
+    scaled = variant.lr_scaling == "inverse_data"
+    words = "times 1 / data" if scaled else "that of 100% data at any data fraction"
+    return words if variant.peak_lr == 1 else f"{words}, times {variant.peak_lr}"
 
 
 def differing_words(a: Words, b: Words) -> list[tuple[str, str]]:

@@ -96,6 +96,11 @@ class Finished:
             "world_size": self.world_size,
             "threads": self.threads,
             "micro_batch": self.micro_batch,
+            "heldout_points": [
+                {"step": row["step"], "training_seconds": round(account.ends[row["step"] - 1], 3)}
+                for row in self.metrics
+                if "heldout_loss" in row
+            ],
             "utilisation": self.utilisation.facts(seconds),
             **account.facts(),
         }

@@ -14,6 +14,7 @@ for what is left), so that the account of a run, over all its starts, leaves no 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -217,11 +218,12 @@ def row_of(step: int, times: StepTimes, beside: Mapping[str, float]) -> dict[str
 
 @dataclass
 class Account:
-    """The rows of timings.jsonl, added up, over all starts of a run."""
+    """The rows of timings.jsonl, added up, over all starts of a run. `ends`: the seconds of all steps up to each."""
 
     steps: int = 0
     starts: int = 0
     step_seconds: float = 0.0
+    ends: array[float] = field(default_factory=lambda: array("d"))
     parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BESIDE, 0.0))
 
@@ -229,6 +231,7 @@ class Account:
         """Steps of a run that an earlier version began were not cut into parts: they are `other`."""
         self.steps += 1
         self.step_seconds += row["seconds"]
+        self.ends.append(self.step_seconds)
         for name, seconds in row.get("parts", {"other": row["seconds"]}).items():
             self.parts[name] += seconds
         self.add_beside(row.get("beside", {}))

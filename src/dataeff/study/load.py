@@ -355,7 +355,7 @@ def _expand(
         at = f"config: grids.{grid}[{number}]"
         if entry.family not in scale.families:
             raise unknown_name("family", entry.family, scale.families, f"{at}.family (at scale '{config.scale}')")
-        for data, variant, seed in product(entry.data, entry.variants, config.seeds):
+        for data, variant, seed in product(entry.data, entry.variants, entry.seeds or config.seeds):
             _entry(variants[entry.family], "variant", variant, f"{at}.variants")
             run = Run(family=entry.family, variant=variant, data=data, seed=seed)
             runs[run.name] = run

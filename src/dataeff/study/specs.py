@@ -297,13 +297,15 @@ def _warmed_up(scale: FamilyScale, run: Run, train_tokens: int) -> LearningRate:
 
 
 def _learning_rate_factor(scale: FamilyScale, variant: Variant, run: Run, published: Published | None) -> Fraction:
-    """1 / data, unless the variant does not scale, a published run has its own, or the data are too few."""
+    """1 / data, unless the variant does not scale, a published run has its own, or the data are too few; and the
+    variant's own multiple.
+    """
     if variant.lr_scaling == "none":
-        return Fraction(1)
+        return variant.peak_lr
     if published is not None and published.learning_rate_factor is not None:
-        return published.learning_rate_factor
+        return variant.peak_lr * published.learning_rate_factor
     low = _low_data(scale, run)
-    return min(1 / run.data, low.factor_at_most) if low else 1 / run.data
+    return variant.peak_lr * (min(1 / run.data, low.factor_at_most) if low else 1 / run.data)
 
 
 def pretrain_spec(study: Study, run: Run) -> PretrainSpec:

@@ -132,6 +132,7 @@ class Variant(Frozen):
     curriculum: dict[Name, MetricCurriculum] = Field(default_factory=dict)
     token_drop: TokenDrop | None = None
     lr_scaling: Literal["inverse_data", "none"] = "inverse_data"
+    peak_lr: ExactFraction = Field(default=Fraction(1), description="times the peak that scale and data fraction give")
     lr_clock: Literal["effective_tokens", "layer_tokens", "raw_tokens"] = Field(
         default="effective_tokens", description="what the learning rate's warm-up and decay are a function of"
     )
@@ -152,6 +153,8 @@ class Variant(Frozen):
                 raise ValueError(
                     f"curriculum.{metric}.then: '{part.then}' is for apply: select; '{part.apply}' chooses no samples"
                 )
+        if self.peak_lr <= 0:
+            raise ValueError(f"peak_lr is {self.peak_lr}; a positive multiple of the scale's peak is needed")
         if self.final_lr is not None and not 0 <= self.final_lr <= 1:
             raise ValueError(f"final_lr is {self.final_lr}; a part of the peak from 0 to 1 is needed")
         if self.length_buckets and (self.selections or self.token_drop):
@@ -465,11 +468,12 @@ class Scale(Frozen):
 
 
 class GridEntry(Frozen):
-    """The product of variants and data fractions of one family."""
+    """The product of variants, data fractions and seeds of one family."""
 
     family: FamilyName
     variants: Annotated[list[Name], Field(min_length=1)]
     data: Annotated[list[ExactFraction], Field(min_length=1)] = Field(default_factory=lambda: [Fraction(1)])
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(default=None, description="instead of the study's")
 
     @field_validator("data")
     @classmethod

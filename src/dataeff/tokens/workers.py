@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -130,12 +131,19 @@ def encode_blocks(job: Job, tokenizer: Tokenizer, blocks: Iterator[Block]) -> It
     try:
         yield _in_order(pool, job, blocks)
     except BrokenProcessPool:
+        _let_go(pool)
         raise DataeffError(
             f"{job.shard}: a worker process ended while it encoded this shard (killed, or out of memory); run again, "
             f"with more memory or fewer --processes"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _let_go(pool: ProcessPoolExecutor) -> None:
+    """Ends the sending of a block to workers that are gone: before Python 3.11.5 the pool waits for it for ever."""
+    if sys.version_info < (3, 11, 5):
+        pool._call_queue._reader.close()  # type: ignore[attr-defined]
 
 
 def _in_order(pool: ProcessPoolExecutor, job: Job, blocks: Iterator[Block]) -> Iterator[Part]:
