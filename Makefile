@@ -5,10 +5,11 @@ VENV := .venv
 ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup study test test-all slurm-test bench lint format schemas clean-venv
+.PHONY: help setup study measured test test-all slurm-test bench lint format schemas clean-venv
 
 help:
 	@echo "make study      set up, run the study at scale tiny, print its table and where the report is"
+	@echo "make measured   tables, figures and pages of the committed results (results/measured), without training"
 	@echo "make test       set up, run the tests (test-all: the full-size ones too)"
 	@echo "make slurm-test a real SLURM on this machine (root on Debian), the study and every failure on it"
 	@echo "make bench      speed and memory against the peers (DeepSpeed, Hugging Face), as ratios"
@@ -24,6 +25,10 @@ $(VENV)/.ready: pyproject.toml envs/setup.sh envs/constraints.txt
 
 study: setup
 	@dataeff run --cores all $(ARGS)
+
+MEASURED ?= $(patsubst %/measured.json,%,$(wildcard results/measured/*/measured.json))
+measured: setup
+	@dataeff measured build $(MEASURED)
 
 test: setup
 	pytest -m "not slow" -n 2 --dist loadfile --ignore=tests/slurm $(ARGS)

@@ -419,7 +419,11 @@ def _result_stages(commands: Commands) -> None:
     launch.set_defaults(command=run)
 
 
-GROUPS = {"study": "what a study will do and cost, before it runs", "export": "a run for other programs"}
+GROUPS = {
+    "study": "what a study will do and cost, before it runs",
+    "export": "a run for other programs",
+    "measured": "the results of a grid, small enough to be committed",
+}
 _ASKED = "dataeff.inquiry.options"
 # What people call by hand: the words; what it does; where its options and its function are.
 TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
@@ -472,6 +476,18 @@ TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
         "minutes through every stage on the hardware of a training (rule canary)",
         ("dataeff.monitor.canary", "add_arguments"),
         "dataeff.monitor.canary",
+    ),
+    (
+        ("measured", "collect"),
+        "a finished grid to a folder that can be committed",
+        ("dataeff.measured.collect", "add_arguments"),
+        "dataeff.measured.collect",
+    ),
+    (
+        ("measured", "build"),
+        "its tables, figures and page, made again without training",
+        ("dataeff.measured.build", "add_arguments"),
+        "dataeff.measured.build",
     ),
     (
         ("export", "deepspeed"),
