@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def test_both_logs_of_a_step_and_its_account(tmp_path: Path) -> None:
     """What a resumed run finds of timings.jsonl adds up to what the run before had, less the steps not saved."""
     logs, accounts = Logs(tmp_path / "state", 0), []
     for step in (1, 2, 3):
-        accounts.append(replace(logs.account, parts=dict(logs.account.parts), beside=dict(logs.account.beside)))
+        accounts.append(deepcopy(logs.account))
         times = StepTimes(0.5 * step, {**dict.fromkeys(PARTS, 0.0), "forward": 0.5 * step})
         logs.write({"step": step, "loss": 1.0}, times, {"startup": 2.0} if step == 1 else {"logging": 0.25})
     logs.sync()

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
@@ -137,13 +138,21 @@ def test_where_every_candidate_fluctuates_or_diverges_nothing_is_chosen(
     assert "without the pacing it fluctuates too" in capsys.readouterr().out
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_search_that_is_interrupted_continues_and_ends_the_same(
-    made: Path, searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Path, searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], heeds_interrupts: None
 ) -> None:
-    """Interrupted as from the keyboard, when its second training begins."""
+    """Interrupted as from the keyboard, in its second training."""
     out = tmp_path / "out"
     words = ["cl_seqtru", *QUICK[:4], "--starts", "16", "--durations", "1/2", "--out", str(out)]
-    thread = Thread(target=interrupt_after_first_training, args=(out / "trainings",))
+    thread = Thread(target=interrupt_in_second_training, args=(out / "trainings",))
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         tune(made, *words)
@@ -160,8 +169,11 @@ def test_a_search_that_is_interrupted_continues_and_ends_the_same(
     assert candidate["probes"] == whole["candidates"][0]["probes"]
 
 
-def interrupt_after_first_training(trainings: Path) -> None:
+def interrupt_in_second_training(trainings: Path) -> None:
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not list(trainings.glob("*.json")):
+    while time.monotonic() < deadline:
+        second = [path for path in trainings.glob("*/state") if path.parent.name != "measured"]
+        if list(trainings.glob("*.json")) and second:
+            break
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)

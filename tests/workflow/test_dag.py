@@ -29,6 +29,7 @@ DATA = {
     "evaluate_contamination": 1,
 }
 PACKAGES = {"corpus_fetch": 15, "tokens": 16, "analyze_map": 32, "datasets": 12, "evaluate_scan": 8, "finetune": 20}
+NIGHT = PACKAGES | {"corpus_fetch": 13, "datasets": 2, "finetune": 8}
 PILE = {
     "corpus_fetch": 3,  # two vocabularies and the held-out file
     **dict.fromkeys(("corpus_fetch_shard", "corpus_shard"), 30),
@@ -48,7 +49,7 @@ CLOSING = {"tables": 1, "figures": 1, "report": 1, "all": 1}
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
     said = checkout.dry_run("--config", f"scale={scale}")
-    own = {"tiny": {}, "smoke": {}, "one_gpu": PACKAGES}.get(scale, PILE)
+    own = {"tiny": {}, "smoke": {}, "cpu_night": NIGHT, "one_gpu": PACKAGES}.get(scale, PILE)
     assert checkout.counts(said) == +Counter({**DATA, **RUNS, **own, **CLOSING})
     expected = {path.name for path in checkout.folder.iterdir()}
     assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
@@ -75,7 +76,7 @@ def test_the_results_setting_moves_every_output(checkout: Checkout, tmp_path: Pa
 
 def test_each_spec_is_an_input_of_one_job_kind(finished: Checkout) -> None:
     """A spec that no rule reads would make an edit of its slice rerun nothing."""
-    said = finished.dry_run("all", "papers", "beyond", "--forceall", "--printshellcmds")
+    said = finished.dry_run("all", "papers", "beyond", "cases", "lr_sweep", "--forceall", "--printshellcmds")
     specs = sorted(path for path in finished.results.rglob("specs/**/*.yaml"))
     unread = [path.name for path in specs if f" --spec {path.relative_to(finished.folder)} " not in said]
     assert len(specs) > 30
