@@ -71,5 +71,5 @@ def test_lists_of_the_command_line_hold_numbers(tmp_path: Path) -> None:
     given = raw(tmp_path, seeds=["5", "6"], hardware={"threads": "2"})
     arguments = ["scale=smoke", "seeds=[5,6]", "hardware={threads: 2}"]
     study = workflow.prepare(given, ROOT, is_main_process=True, arguments=arguments)
-    assert {run.seed for run in study.runs} == {5, 6}
+    assert {run.seed for run in study.grids[study.grid]} == {5, 6}
     assert study.hardware.threads == 2
