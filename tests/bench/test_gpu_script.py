@@ -51,6 +51,7 @@ def test_every_kind_is_measured_in_every_case(tmp_path: Path, model: str, rows: 
     assert loop["1/8 kept"]["effective_tokens_per_second"] < loop["1/8 kept"]["tokens_per_second"]
 
 
+@pytest.mark.slow
 def test_without_deepspeed_it_says_so_and_measures_the_rest(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['deepspeed'] = None  # as if not installed\n")
     wanted = "ours without engine;our loop;our loop, dropping"

@@ -82,7 +82,7 @@ def test_too_many_in_a_row_end_the_run_also_across_a_kill(material: Material, tm
 # --- ranks that do not come ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("stopped", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stopped_rank_is_named_and_the_run_continues(
     material: Material, two_ranks: Training, tmp_path: Path, stopped: int
 ) -> None:

@@ -46,7 +46,12 @@ RUNS = {"plan": 15, "pretrain": 15, "evaluate": 22, "evaluate_heldout": 15, "fin
 CLOSING = {"tables": 1, "figures": 1, "report": 1, "all": 1}
 
 
-@pytest.mark.parametrize("scale", SCALES)
+def _slow_if_a_size(scale: str) -> list[pytest.MarkDecorator]:
+    """GPT-3's other sizes are `paper` with other numbers."""
+    return [pytest.mark.slow] if scale.startswith("paper_gpt_") else []
+
+
+@pytest.mark.parametrize("scale", [pytest.param(name, marks=_slow_if_a_size(name)) for name in SCALES])
 def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> None:
     said = checkout.dry_run("--config", f"scale={scale}")
     own = {"tiny": {}, "smoke": {}, "cpu_night": NIGHT, "one_gpu": PACKAGES}.get(scale, PILE)

@@ -1,4 +1,4 @@
-"""The smoke study with the real stages on the real package texts: three runs, undisturbed and killed with SIGKILL.
+"""The smoke study with the real stages on the real package texts: two runs, undisturbed and killed with SIGKILL.
 
 A killed study that is started again must end with the very bytes of the undisturbed one. The texts come from the
 user's cache, or the network; without both these tests are skipped, with the fetcher's own words.
@@ -28,15 +28,15 @@ from dataeff.study.workflow import cache_folder
 from tests.factory import load
 from tests.workflow.checkout import NOTHING, Checkout, Starter
 
-RUNS = ["gpt-baseline-100-s1234", "gpt-ltd-100-s1234", "gpt-composed-100-s1234"]
-THREE = {
+RUNS = ["gpt-baseline-100-s1234", "gpt-composed-100-s1234"]
+TWO = {
     "scale": "smoke",
-    "grid": "three",
-    "grids": {"three": [{"family": "gpt", "variants": ["baseline", "ltd", "composed"]}]},
+    "grid": "two",
+    "grids": {"two": [{"family": "gpt", "variants": ["baseline", "composed"]}]},
     "hardware": {"checkpoint_every": 4},
     "scales": {"smoke": {"evaluation": {"tasks": ["last_word", "word_order"]}}},  # each group of tasks takes a process
 }
-START = ("--cores", "2", "--configfile", "three.yaml")
+START = ("--cores", "2", "--configfile", "two.yaml")
 RESULTS = [
     *(f"pretrain/{{run}}/{name}" for name in ("metrics.jsonl", "model.safetensors", "run.json")),
     "evaluate/{run}/heldout.json",
@@ -154,7 +154,7 @@ def real_starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
 
 def new_checkout(folder: Path, starter: Starter) -> Checkout:
     checkout = Checkout(folder, starter)
-    (folder / "three.yaml").write_text(yaml.safe_dump(THREE))
+    (folder / "two.yaml").write_text(yaml.safe_dump(TWO))
     return checkout
 
 
@@ -203,7 +203,7 @@ def test_the_report_is_one_page_that_loads_nothing(undisturbed: Checkout) -> Non
     assert LOADED.search('<img alt="" src="figure.png">'), "the pattern finds what it looks for"
     assert LOADED.search(page) is None
     assert page.count("data:image/") >= 3
-    assert all(variant in page for variant in ("baseline", "ltd", "composed"))
+    assert all(variant in page for variant in ("baseline", "composed"))
 
 
 def test_a_killed_study_ends_with_the_same_bytes(
@@ -211,7 +211,7 @@ def test_a_killed_study_ends_with_the_same_bytes(
 ) -> None:
     """Killed with everything it started; then Snakemake alone, while its jobs go on; then let be."""
     checkout = undisturbed.copy_to(tmp_path / "checkout")
-    shutil.copy2(undisturbed.folder / "three.yaml", checkout.folder)
+    shutil.copy2(undisturbed.folder / "two.yaml", checkout.folder)
     shutil.rmtree(checkout.results / "smoke")
 
     started = start(checkout)
