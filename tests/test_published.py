@@ -23,7 +23,15 @@ from dataeff.tables.results import read_runs
 from dataeff.tables.statistics import estimate
 from dataeff.tables.table import Table, format_cell, read_table
 from tests.factory import ROOT, config, load
-from tests.result_factory import both_families, harness_task, heldout_loss, only, task_value, write_results
+from tests.result_factory import (
+    both_families,
+    finetuned_grid,
+    harness_task,
+    heldout_loss,
+    only,
+    task_value,
+    write_results,
+)
 from tests.result_factory import grid_spec as made_up_grid
 
 PAPERS = ROOT / "config" / "papers"
@@ -329,3 +337,15 @@ def test_one_seed_is_no_claim_and_nor_is_this_scale(one_seed: Path, both: Path) 
     three = read_table(both, "published")
     assert "; at this scale the count is no claim" in three.notes[0]
     assert three.headline.endswith(" to 100% data")
+
+
+def test_a_finetuned_glue_average_stands_beside_the_published_one(tmp_path: Path) -> None:
+    folder = built(tmp_path, finetuned_grid((1, 2, 3), table="glue"))
+    table = read_table(folder, "published")
+    ours = cells(table, "same_bert", "GLUE, ours")
+    assert "±" in ours["ltd", "100%"]
+    assert directions(table.rows, "same")["GLUE"][1] == 3
+    assert not any(note.startswith("GLUE: no run here") for note in table.notes)
+    tuned = {(row["variant"], row["data"]): row for row in read_table(folder, "finetune").rows}
+    row = row_of(folder, "ltd", "100%", "bert")
+    assert float(row["our_average_glue_delta"]) == pytest.approx(tuned["ltd", "100%"]["glue_published_average_delta"])

@@ -18,7 +18,7 @@ from dataeff.study.specs import GridSpec
 from dataeff.tables.prompted import as_published, counted
 from dataeff.tables.quality import Measure, average
 from dataeff.tables.quality import notes as seed_notes
-from dataeff.tables.results import percent
+from dataeff.tables.results import RunResult, percent
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
 
 Row = dict[str, Any]
@@ -26,26 +26,35 @@ Row = dict[str, Any]
 MARKS = {"yes": "", "derived": "*", "no": "†"}
 """By how a published number was checked, the best first."""
 FEW_SEEDS = "°"
+GLUE_TABLE = "glue"
 DELTAS = {"same": "delta", "full": "delta_full"}
 """Section -> the end of its keys."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """A published average of a family, by the papers' field; `ours` is the same of a run here, if it has one."""
+    """A published average of a family, by the papers' field; `ours` is the same of a run here."""
 
     family: FamilyName
     field: str
     key: str
     heading: str
     digits: int
-    ours: Measure | None
+    ours: Measure
+
+
+def _glue_average(result: RunResult) -> float | None:
+    """After finetuning, by the papers' rule; None of a run that was not finetuned on tasks of GLUE."""
+    # The finetuning table takes its marks from here.
+    from dataeff.tables.finetune import average_of
+
+    return average_of(GLUE_TABLE, "published", result)
 
 
 QUALITIES = [
     Quality("gpt", "avg_0shot", "average_0shot", "0-shot", 1, partial(average, 0)),
     Quality("gpt", "avg_10shot", "average_10shot", "10-shot", 1, partial(average, 10)),
-    Quality("bert", "glue_avg", "average_glue", "GLUE", 2, None),
+    Quality("bert", "glue_avg", "average_glue", "GLUE", 2, _glue_average),
 ]
 
 
@@ -85,7 +94,7 @@ def directions(rows: Sequence[Row], section: str) -> dict[str, tuple[int, int]]:
 
 def _comparisons() -> list[tuple[str, FamilyName, str, str, int]]:
     """(heading, family, published key, our key, +1 or -1: the sign of a better one)."""
-    found = [(quality.heading, quality.family, quality.key, quality.key, 1) for quality in QUALITIES if quality.ours]
+    found = [(quality.heading, quality.family, quality.key, quality.key, 1) for quality in QUALITIES]
     first: dict[FamilyName, Quality] = {}
     for quality in QUALITIES:
         first.setdefault(quality.family, quality)
@@ -154,7 +163,8 @@ def _about_tasks(spec: GridSpec, families: Sequence[FamilyName]) -> list[str]:
             f"Ours are over others ({', '.join(ours) or 'none'}; in both: {', '.join(shared) or 'none'}): what "
             "is asked of the models differs."
         )
-    if not all(TRAITS[family].prompted for family in families):
+    tuned = any(task.table == GLUE_TABLE for task in spec.finetuning.values())
+    if not all(TRAITS[family].prompted for family in families) and not tuned:
         lines.append("GLUE: no run here is fine-tuned on it; beside its published average stands the held-out loss.")
     return lines
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from dataeff.study.base import FamilyName
 from dataeff.study.published import Place, PublishedResult
 from dataeff.study.specs import GridSpec
-from dataeff.tables.agreement import DELTAS, FEW_SEEDS, MARKS, QUALITIES, Row, headline, notes
+from dataeff.tables.agreement import DELTAS, FEW_SEEDS, MARKS, QUALITIES, Quality, Row, headline, notes
 from dataeff.tables.quality import IDENTITY, Measure, differences, heldout_loss, identity, mean_of
 from dataeff.tables.results import BASELINE, Group, RunResult, group_by_seed
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim
@@ -47,7 +47,7 @@ def published_table(spec: GridSpec, runs: list[RunResult]) -> Table:
             for section, title in SECTIONS.items()
         },
         families={f"{section}_{family}": family for family in families for section in SECTIONS},
-        columns=[*IDENTITY, *(column for family in families for column in _columns(family)), *_CSV_ONLY],
+        columns=[*IDENTITY, *(column for family in families for column in _columns(family, runs)), *_CSV_ONLY],
         rows=rows,
         notes=notes(spec, rows),
         headline=headline(rows),
@@ -58,7 +58,8 @@ def _place(group: Group) -> Place:
     return group.family, group.variant, round(group.data * 100)
 
 
-def _columns(family: FamilyName) -> list[Column]:
+def _columns(family: FamilyName, runs: list[RunResult]) -> list[Column]:
+    """An average of ours has a column where some run has it."""
     qualities = [quality for quality in QUALITIES if quality.family == family]
     columns: list[Column] = []
     for section, delta in DELTAS.items():
@@ -68,7 +69,7 @@ def _columns(family: FamilyName) -> list[Column]:
             published = {"key": f"published_{key}", "heading": f"{quality.heading}, published", "digits": digits}
             ours = {"key": f"our_{key}", "heading": f"{quality.heading}, ours", "digits": digits, "interval": True}
             columns += [shown.model_copy(update=published), _verified(f"published_{key}")]
-            columns += [shown.model_copy(update=ours)] if quality.ours else []
+            columns += [shown.model_copy(update=ours)] if _is_measured(quality, runs) else []
         loss = {"heading": "held-out loss, ours", "digits": 4, "scale": 1.0, "interval": True}
         columns.append(shown.model_copy(update={"key": f"our_heldout_loss_{delta}", **loss}))
     level = Column(key="", heading="", section=f"levels_{family}")
@@ -78,6 +79,11 @@ def _columns(family: FamilyName) -> list[Column]:
         columns += [_verified(f"published_{quality.key}")]
     hours = {"key": f"published_{HOURS}", "heading": "hours on 64 V100", "digits": 0}
     return [*columns, level.model_copy(update=hours), _verified(f"published_{HOURS}")]
+
+
+def _is_measured(quality: Quality, runs: list[RunResult]) -> bool:
+    own = [result for result in runs if result.run.family == quality.family]
+    return any(quality.ours(result) is not None for result in own)
 
 
 def _verified(key: str) -> Column:
@@ -119,8 +125,6 @@ def _checked(key: str, value: float, verified: str) -> Row:
     return {key: round(value, 6), f"{key}_verified": verified, f"{key}_mark": MARKS[verified]}
 
 
-def _ours(key: str, group: Group, runs: list[RunResult], data: Fraction, measure: Measure | None) -> Row:
-    if measure is None:
-        return {}
+def _ours(key: str, group: Group, runs: list[RunResult], data: Fraction, measure: Measure) -> Row:
     mark = FEW_SEEDS if len(group.results) < SEEDS_FOR_A_CLAIM else ""
     return mean_of(key, differences(group, runs, data, measure)) | {f"{key}_mark": mark}

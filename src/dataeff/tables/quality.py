@@ -17,6 +17,7 @@ from dataeff.study.specs import GridSpec
 from dataeff.tables.prompted import as_published, counted
 from dataeff.tables.results import (
     BASELINE,
+    CPU,
     Group,
     RunResult,
     bits_per_byte,
@@ -25,11 +26,12 @@ from dataeff.tables.results import (
     references,
     sentence_order_accuracy,
 )
-from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim, estimate
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, claim, estimate, paired_p
 from dataeff.tables.table import Column, Table
 
 Measure = Callable[[RunResult], float | None]
 
+LOWER_IN = "lower_in_domains"
 PUBLISHED_TASKS = 19
 """The papers' averages of GPT are over so many."""
 
@@ -58,6 +60,7 @@ _COSTS: list[tuple[str, str, int, float, str]] = [
     ("steps", "steps", 0, 1, ""),
     ("epochs", "epochs", 3, 1, ""),
     ("training_seconds", "training time (s)", 0, 1, ""),
+    ("model_flops", "FLOPs (10^15)", 3, 1e-15, ""),
 ]
 
 
@@ -70,6 +73,15 @@ _SECTIONS = {
 _ABOUT_TIME = (
     "Training time is wall-clock time on one machine with whatever ran beside the run; where jobs ran side by side, "
     "compare effective tokens instead. Effective tokens are averaged over layers: dropped ones do not count."
+)
+_ABOUT_WORK = (
+    "FLOPs are the matrix products of the run's plan, forward and backward, without what is computed twice; {hours} "
+    "are its training time on all of its {devices}. –: the run's timings.json is older and has neither."
+)
+_ABOUT_TEXT = (
+    "p: paired t test over seeds, two-sided, not corrected for the number of rows (claims.json tells what stands after "
+    "Holm's correction). There is no test over held-out text: heldout.json holds sums by domain, and a few domains "
+    "that were picked are no sample to generalise from; in how many of them the loss is lower is told as a count."
 )
 
 
@@ -149,8 +161,11 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
         )
         delta = {"key": f"{key}_delta", "heading": "Δ same data", "signed": True}
         full = {"key": f"{key}_delta_full", "heading": "Δ 100% data", "signed": True}
-        columns += [plain, plain.model_copy(update=delta), plain.model_copy(update=full)]
-    for key, heading, digits, scale, unit in _COSTS:
+        columns += [plain, plain.model_copy(update=delta), _p_column(f"{key}_delta", measured)]
+        columns += [plain.model_copy(update=full), _p_column(f"{key}_delta_full", measured)]
+        if key == "heldout_loss":
+            columns.append(Column(key=LOWER_IN, heading="lower in domains", section=measured.section))
+    for key, heading, digits, scale, unit in [*_COSTS, ("device_hours", _hours(runs), 4, 1.0, "")]:
         columns.append(Column(key=key, heading=heading, section="cost", digits=digits, scale=scale, unit=unit))
     for key, heading in (("time_ratio", "time / baseline"), ("time_ratio_full", "time / 100% baseline")):
         columns.append(Column(key=key, heading=heading, section="cost", digits=2, unit=" ×", interval=True))
@@ -165,9 +180,31 @@ def quality_table(spec: GridSpec, runs: list[RunResult]) -> Table:
             *_about_families(runs),
             *_about_averages(spec, runs),
             *notes([len(group.results) for group in groups]),
+            _ABOUT_TEXT,
             _ABOUT_TIME,
+            _ABOUT_WORK.format(hours=_hours(runs).capitalize(), devices=_devices(runs)),
         ],
     )
+
+
+def _p_column(key: str, measured: _Measured) -> Column:
+    return Column(key=f"p_{key}", heading="p", section=measured.section, digits=3)
+
+
+def _on_cards(runs: list[RunResult]) -> set[bool]:
+    """Of the runs that tell, whether they were on graphics cards."""
+    return {result.timings.utilisation.device != CPU for result in runs if result.timings.utilisation}
+
+
+def _hours(runs: list[RunResult]) -> str:
+    """What device_hours is called: hours of cards and of cores are not one unit."""
+    found = _on_cards(runs)
+    return "device-hours" if len(found) != 1 else "GPU-hours" if found == {True} else "core-hours"
+
+
+def _devices(runs: list[RunResult]) -> str:
+    found = _on_cards(runs)
+    return "cards or, without one, threads" if len(found) != 1 else "cards" if found == {True} else "threads"
 
 
 def _about_families(runs: list[RunResult]) -> list[str]:
@@ -219,16 +256,29 @@ def notes(seed_counts: list[int]) -> list[str]:
     return lines
 
 
+def _lower_in(group: Group, runs: list[RunResult]) -> str | None:
+    """In how many held-out domains the loss, averaged over seeds, is below the baseline's of the same data."""
+    baselines = references(group, runs, group.data)
+    if baselines is None:
+        return None
+    domains = list(group.results[0].domains)
+    pairs = list(zip(group.results, baselines, strict=True))
+    lower = [sum(result.domains[name].loss - base.domains[name].loss for result, base in pairs) < 0 for name in domains]
+    return f"{sum(lower)} of {len(domains)}"
+
+
 def _row(spec: GridSpec, group: Group, runs: list[RunResult], measures: dict[str, _Measured]) -> dict[str, Any]:
     row = identity(group)
     for key, measured in measures.items():
         row |= mean_of(key, (measured.measure(result) for result in group.results))
         for suffix, data in (("delta", group.data), ("delta_full", Fraction(1))):
             values = differences(group, runs, data, measured.measure)
-            row |= mean_of(f"{key}_{suffix}", values)
+            row |= mean_of(f"{key}_{suffix}", values) | {f"p_{key}_{suffix}": paired_p(values) if values else None}
+    row |= {LOWER_IN: _lower_in(group, runs)}
     for key in ("raw_tokens", "effective_tokens", "steps", "epochs"):
         row |= {key: estimate([getattr(result.training, key) for result in group.results]).mean}
-    row["training_seconds"] = estimate([result.timings.training_seconds for result in group.results]).mean
+    for key in ("training_seconds", "model_flops", "device_hours"):
+        row[key] = mean_of(key, (getattr(result.timings, key) for result in group.results))[key]
     for key, data in (("time_ratio", group.data), ("time_ratio_full", Fraction(1))):
         baselines = references(group, runs, data)
         pairs = zip(group.results, baselines, strict=True) if baselines is not None else ()

@@ -37,6 +37,8 @@ from dataeff.tables.prompted import Prompted, read_prompted
 
 BASELINE = "baseline"
 """The variant that the others are compared with."""
+CPU = "cpu"
+"""The device of a run without a graphics card, in timings.json."""
 
 
 class _Document(BaseModel):
@@ -61,12 +63,44 @@ class TrainingRecord(_Document):
     commit: str | None
 
 
+class Utilisation(_Document):
+    """What a run computed (matrix products of its plan, recomputed ones not counted) and what on: `cpu`, or a card."""
+
+    device: str
+    model_flops: float
+
+
+class HeldoutPoint(_Document):
+    """Training seconds up to a held-out probe."""
+
+    step: int
+    training_seconds: float
+
+
 class Timings(_Document):
-    """timings.json; the only numbers here that two runs of one spec do not share."""
+    """timings.json; the only numbers here that two runs of one spec do not share. What older runs lack is None."""
 
     training_seconds: float = Field(gt=0)
     raw_tokens_per_second: float
     peak_memory_bytes: int
+    world_size: int | None = None
+    threads: int | None = None
+    utilisation: Utilisation | None = None
+    heldout_points: list[HeldoutPoint] = Field(default_factory=list)
+
+    @property
+    def model_flops(self) -> float | None:
+        return None if self.utilisation is None else self.utilisation.model_flops
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours of one card, or of one core where a run was on the CPU: of all processes together."""
+        if self.utilisation is None or self.world_size is None:
+            return None
+        hours = self.training_seconds * self.world_size / 3600
+        if self.utilisation.device != CPU:
+            return hours
+        return None if self.threads is None else hours * self.threads
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataeff.claims import FILE, read_claims
 from dataeff.errors import DataeffError
 from dataeff.families.traits import TRAITS
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
@@ -15,6 +16,7 @@ from dataeff.tables.table import Column, Row, Table, format_cell, read_table
 
 WIDTH = 100
 _VARIANT_WIDTH = 22
+CLAIMS_SHOWN = 2
 FINETUNED = "finetuned"
 WITHOUT_INTERVAL = ("heldout_loss_interval", "time_ratio_interval", "finetuned_interval")
 """An interval belongs to the difference that is read; of absolute values and of the time there is no room for it."""
@@ -39,6 +41,7 @@ def summary(results: Path, grid: str) -> str:
         [
             *(lines[0], "-" * len(lines[0]), *lines[1:], ""),
             *_legend(table),
+            *_claims(results / "tables" / grid),
             *_published(results / "tables" / grid),
             f"report: {os.fspath(report)}",
         ]
@@ -74,6 +77,15 @@ def _published(folder: Path) -> list[str]:
     """How our differences compare with the papers'; nothing where the tables were made before they held that."""
     headline = read_table(folder, "published").headline if (folder / "published.json").is_file() else ""
     return [*textwrap.wrap(_plain(headline), WIDTH), ""] if headline else []
+
+
+def _claims(folder: Path) -> list[str]:
+    """The first claims with their verdicts; nothing where the tables were made before they were judged."""
+    if not (folder / FILE).is_file():
+        return []
+    shown = [claim for claim in read_claims(folder).claims if claim.headline][:CLAIMS_SHOWN]
+    lines = [line for claim in shown for line in textwrap.wrap(_plain(f"{claim.verdict}: {claim.text}"), WIDTH)]
+    return [*lines, ""]
 
 
 def _averages(table: Table) -> list[str]:
