@@ -303,6 +303,29 @@ def test_lines_fit_the_terminal(site: Site) -> None:
     assert max(map(len, shown(site.snapshot(), 80))) == 80
 
 
+def test_a_narrow_terminal_has_whole_columns(site: Site) -> None:
+    """Of the widest names and steps: what is left out is the least, and nothing is cut in the middle."""
+    site.plan()
+
+    def headings(width: int) -> list[str]:
+        return next(line.split() for line in shown(site.snapshot(), width) if line.startswith("run "))
+
+    whole = headings(200)
+    assert whole == ["run", "state", "step", "tokens/s", "left", "held-out", "tasks"]
+    narrow = headings(60)
+    assert narrow == [name for name in whole if name in narrow]
+    assert {"run", "state", "step", "held-out"} <= set(narrow) < set(whole)
+
+
+def test_a_study_of_another_version_is_said_in_one_line(site: Site) -> None:
+    (frozen,) = (site.results / ".study").glob("*.json")
+    study = json.loads(frozen.read_text())
+    frozen.write_text(json.dumps({name: value for name, value in study.items() if name not in ("datasets", "tasks")}))
+    with pytest.raises(DataeffError, match="the study of another version of dataeff") as told:
+        find_study(site.root, None, None, None)
+    assert "\n" not in str(told.value)
+
+
 def test_the_command_prints_text_or_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.plan()
     main(["status", "--root", str(site.root)])

@@ -42,7 +42,7 @@ def test_nodes_and_ranks_change_nothing(
     changes = {"nodes": nodes, "processes": processes, "gpus": gpus, "memory_mb": 1500}
     study.configure({**DRILL, "hardware": {**DRILL["hardware"], **changes}})
     site = {"DATAEFF_SLURM_PARTITION": "gpu", "DATAEFF_SLURM_CPU_PARTITION": "cpu", "DATAEFF_SLURM_GPU_TYPE": "h200"}
-    start(study, RESULT, PYTHONPATH=f"{tmp_path}:{ROOT}", **site).finish()
+    start(study, RESULT, PYTHONPATH=f"{tmp_path}:{ROOT}:{ROOT}/src", **site).finish()
     assert np.abs(np.array(study.losses) - np.array(undisturbed.losses)).max() < 1e-5
     job = max(cluster.jobs())
     said = cluster.command("squeue", "-h", "-t", "all", "-j", str(job), "-o", "%D %P %b").split()

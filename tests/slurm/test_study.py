@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ SITE = {
     "DATAEFF_SLURM_EXTRA": "--nice=1",
 }
 ON_GPUS = {"pretrain", "evaluate", "evaluate_heldout"}
+CANARIES = ("gpt-composed-100-s1234", "bert-composed-100-s1234")
 FILES_OF_A_RUN = 45
 
 
@@ -80,6 +82,28 @@ def test_the_study_on_a_cluster(cluster: Cluster, texts: None, start: Callable[.
     assert NOTHING in study.snakemake("-n", "--profile", "slurm")
     assert files_of("gpt-ltd-100-s1234", scratch, study.folder) <= FILES_OF_A_RUN
     assert not list((study.folder / ".snakemake").glob("slurm_logs/**/*.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_canary(cluster: Cluster, texts: None, start: Callable[..., Started], tmp_path: Path) -> None:
+    """Before a study: its command alone makes the data, and tries every stage in a job shaped like a training's."""
+    study = Study(tmp_path / "study", {"hardware": {"gpus": 1}})
+    start(study, "canary", "--config", "scale=smoke", **SITE).finish(seconds=1100)
+    said = (study.folder / "said.txt").read_text()
+    listed = cluster.command("squeue", "-h", "-t", "all", "-o", "%k %P %l %T %b %Z").splitlines()
+    jobs = [line.split() for line in listed if line.endswith(f" {study.folder}")]
+    canaries = [job[1:5] for job in jobs if rule_of(job) == "canary_run"]
+    assert canaries == [["gpu", "30:00", "COMPLETED", "gres:gpu:h200:1"]] * len(CANARIES)
+    assert "pretrain" not in set(map(rule_of, jobs))
+    folder = study.folder / "results/smoke/canary"
+    made = [f"{run}{suffix}" for run in CANARIES for suffix in (".json", ".txt")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(made)
+    for run in CANARIES:
+        facts = json.loads((folder / f"{run}.json").read_text())
+        assert facts["resumed_after_step"] <= facts["after_step"] < facts["steps"]
+        assert {"plan", "pretrain", "heldout"} < set(facts["stage_seconds"])
+        assert f"canary {run}: all stages passed on 1 x 1 ranks" in said
 
 
 def rule_of(job: list[str]) -> str:

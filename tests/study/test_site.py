@@ -37,6 +37,8 @@ def test_jobs_without_gpus_have_their_partition() -> None:
     assert both.default_resources()["slurm_partition"] == "'cpu'"
     assert model_job(Hardware(gpus=1), 100, site=both)["slurm_partition"] == "gpu"
     assert "slurm_partition" not in model_job(Hardware(), 100, site=both)
+    assert (both.partition_of(Hardware(gpus=1)), both.partition_of(Hardware())) == ("gpu", "cpu")
+    assert (HERE.partition_of(Hardware()), Site().partition_of(Hardware(gpus=1))) == ("gpu", None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_jobs_without_gpus_have_their_partition() -> None:
     [
         ("MINUTES", "24h", "DATAEFF_SLURM_MINUTES is '24h'; a whole number is needed"),
         ("MINUTES", "0", "DATAEFF_SLURM_MINUTES is '0'; a whole number is needed"),
-        ("PARTITON", "gpu", "DATAEFF_SLURM_PARTITON is unknown; there are DATAEFF_SLURM_PARTITION, "),
+        ("PARTITON", "gpu", "unknown variable 'DATAEFF_SLURM_PARTITON'; did you mean 'DATAEFF_SLURM_PARTITION'"),
     ],
 )
 def test_mistakes_are_named(name: str, text: str, told: str) -> None:

@@ -96,6 +96,8 @@ rule evaluate_contamination:
         f"{S}/contamination/report.json",
     log:
         f"{S}/logs/contamination/report.log",
+    resources:
+        **site.job(study.hardware, memory_mb=1000),
     message:
         "evaluate contamination"
     shell:

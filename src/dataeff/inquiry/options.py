@@ -31,7 +31,7 @@ def diff_arguments(parser: argparse.ArgumentParser) -> None:
         "--config-b", nargs="+", default=[], metavar="KEY=VALUE", help="settings for B alone, such as scale=paper"
     )
     _data_argument(parser)
-    _price_arguments(parser)
+    price_arguments(parser)
     study_arguments(parser)
 
 
@@ -43,7 +43,7 @@ def cost_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="each run of every grid")
     _data_argument(parser)
     parser.add_argument("--explain", action="store_true", help="print the formula and its terms")
-    _price_arguments(parser)
+    price_arguments(parser)
     study_arguments(parser)
 
 
@@ -83,6 +83,21 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def price_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("at what price")
+    group.add_argument("--gpu", help=f"{', '.join(GPUS)} (default {DEFAULT_GPU})")
+    group.add_argument("--peak-tflops", type=float, metavar="X", help="dense bf16 peak of any other GPU")
+    group.add_argument(
+        "--mfu",
+        type=float,
+        default=DEFAULT_UTILISATION,
+        help=f"share of the peak that training reaches (default {DEFAULT_UTILISATION:.2f}, an assumption)",
+    )
+    group.add_argument("--recompute", action="store_true", help="count the recomputation of activations too")
+    group.add_argument("--gpus", type=int, default=1, help="also say how long so many GPUs take (default 1)")
+    group.add_argument("--dollars-per-gpu-hour", type=float, metavar="X", help="also say what that costs")
+
+
 def _data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
@@ -100,18 +115,3 @@ def _fraction(text: str) -> Fraction:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{value}: above 0 and at most 1 is needed")
     return value
-
-
-def _price_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("at what price")
-    group.add_argument("--gpu", help=f"{', '.join(GPUS)} (default {DEFAULT_GPU})")
-    group.add_argument("--peak-tflops", type=float, metavar="X", help="dense bf16 peak of any other GPU")
-    group.add_argument(
-        "--mfu",
-        type=float,
-        default=DEFAULT_UTILISATION,
-        help=f"share of the peak that training reaches (default {DEFAULT_UTILISATION:.2f}, an assumption)",
-    )
-    group.add_argument("--recompute", action="store_true", help="count the recomputation of activations too")
-    group.add_argument("--gpus", type=int, default=1, help="also say how long so many GPUs take (default 1)")
-    group.add_argument("--dollars-per-gpu-hour", type=float, metavar="X", help="also say what that costs")

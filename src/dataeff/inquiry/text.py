@@ -42,6 +42,11 @@ def scientific(value: float) -> str:
     return f"{value:.2e}".replace("e+", "e")
 
 
+def plural(count: int, word: str) -> str:
+    """'1 job', '2 jobs'."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def columns(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Lines of equally many cells, each column as wide as its widest; the columns `left` at the left, others right."""
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]

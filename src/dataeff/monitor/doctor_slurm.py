@@ -7,10 +7,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from dataeff.monitor.finding import Finding, ok, problem, warning
 from dataeff.study.load import Study
-from dataeff.study.site import Site
+from dataeff.study.site import Site, training_job
 from dataeff.study.types import Hardware
 
 COMMANDS = ("sbatch", "squeue", "scancel", "srun", "scontrol", "sinfo")
@@ -82,10 +83,12 @@ def gpus_of(gres: str) -> int:
 def of_partitions(found: Sequence[Partition], hardware: Hardware, site: Site) -> Iterator[Finding]:
     """Whether the trainings of this hardware fit the partition that they would go to."""
     names = list(dict.fromkeys(part.name for part in found))
-    rows = [part for part in found if (part.name == site.partition if site.partition else part.is_default)]
+    wanted = site.partition_of(hardware)
+    rows = [part for part in found if (part.name == wanted if wanted else part.is_default)]
     if not rows:
-        said = f"no partition '{site.partition}'" if site.partition else "SLURM has no default partition"
-        yield problem("partition", said, f"set DATAEFF_SLURM_PARTITION to one of: {', '.join(names)}")
+        said = f"no partition '{wanted}'" if wanted else "SLURM has no default partition"
+        variable = "DATAEFF_SLURM_CPU_PARTITION" if wanted and wanted != site.partition else "DATAEFF_SLURM_PARTITION"
+        yield problem("partition", said, f"set {variable} to one of: {', '.join(names)}")
         return
     name = rows[0].name
     if not any(part.is_up for part in rows):
@@ -133,12 +136,18 @@ def _accounting() -> Finding:
 
 def _submission(hardware: Hardware, site: Site) -> Finding:
     """What sbatch says to a training's resources, without submitting anything."""
-    words = ["sbatch", "--test-only", f"--nodes={hardware.nodes}", f"--ntasks-per-node={1}"]
+    asked: dict[str, Any] = training_job(hardware, site=site)
+    words = ["sbatch", "--test-only", f"--nodes={hardware.nodes}", "--ntasks-per-node=1"]
     words += [f"--cpus-per-task={hardware.threads * hardware.processes}"]
-    words += [f"--mem={hardware.memory_mb * hardware.processes}", f"--time={site.minutes_of(hardware.minutes)}"]
+    words += [f"--mem={asked['mem_mb'](None, attempt=1)}", f"--time={asked['runtime']}"]
     kind = f"{site.gpu_type}:" if site.gpu_type else ""
     words += [f"--gpus-per-node={kind}{hardware.gpus}"] if hardware.gpus else []
-    named = {"partition": site.partition, "account": site.account, "qos": site.qos, "constraint": site.constraint}
+    named = {
+        "partition": site.partition_of(hardware),
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+    }
     words += [f"--{name}={value}" for name, value in named.items() if value]
     done = subprocess.run([*words, *site.extra.split(), "--wrap=true"], capture_output=True, text=True, check=False)
     said = " ".join((done.stderr or done.stdout).split())

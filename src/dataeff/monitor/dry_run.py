@@ -41,7 +41,7 @@ class DryRun:
     ) -> Study:
         """Takes the place of study.workflow.prepare in this process: the same study, and nothing is written."""
         try:
-            self.study = load_study(study_of._typed(config, arguments or ()), root)
+            self.study = load_study(study_of.typed_config(config, arguments or ()), root)
         except DataeffError as error:
             sys.exit(f"dataeff: error: {error}")
         self.edited = edited_specs(self.study, Path(self.study.results))

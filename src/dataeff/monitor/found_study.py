@@ -49,12 +49,22 @@ class FoundStudy:
 def find_study(root: Path, results: Path | None, scale: str | None, grid: str | None) -> FoundStudy:
     """The study started last in `root`; where a results folder or a scale is named, the last of those."""
     frozen = _frozen(root, results, scale)
-    study = Study.thaw(frozen)
+    study = _thawed(frozen)
     name = grid or study.grid
     if name not in study.grids:
         raise unknown_name("grid", name, study.grids, f"--grid (of the study {frozen})")
     # The results folder as it stands now: it may have been moved, or be mounted elsewhere on this machine.
     return FoundStudy(study, root, frozen.parent.parent, name)
+
+
+def _thawed(frozen: Path) -> Study:
+    try:
+        return Study.thaw(frozen)
+    except DataeffError as error:
+        first = str(error).splitlines()[0].removeprefix(f"{frozen}: ")
+        raise DataeffError(
+            f"{frozen}: the study of another version of dataeff ({first}); `snakemake -n` makes this version's"
+        ) from None
 
 
 def _frozen(root: Path, results: Path | None, scale: str | None) -> Path:

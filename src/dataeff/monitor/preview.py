@@ -17,9 +17,9 @@ from typing import Any
 
 from dataeff.errors import DataeffError
 from dataeff.files import read_json, write_json
-from dataeff.inquiry.options import _price_arguments
+from dataeff.inquiry.options import price_arguments
 from dataeff.inquiry.price import Price, costs_of, price_of
-from dataeff.inquiry.text import hours
+from dataeff.inquiry.text import hours, plural
 from dataeff.monitor.causes import Group, counted, trace
 from dataeff.monitor.dry_run import RULE
 from dataeff.study.load import Study
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="as for snakemake: scale=paper"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    _price_arguments(parser)
+    price_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def shown(groups: Sequence[Group], jobs: Sequence[dict[str, Any]], costs: dict[s
     lines = []
     for group in groups:
         lines += [f"{group.cause.text}{_names(group.about)}", f"    {_work(group.jobs, jobs, costs)}", ""]
-    total = f"In all {_plural(len(numbers), 'job')}: {_work(numbers, jobs, costs)}"
+    total = f"In all {plural(len(numbers), 'job')}: {_work(numbers, jobs, costs)}"
     if sum(len(group.jobs) for group in groups) > len(numbers):
         total += " (a job with several causes stands under each, and here once)"
     lines.append(total)
@@ -111,10 +111,6 @@ def _work(numbers: Sequence[int], jobs: Sequence[dict[str, Any]], costs: dict[st
         cost = f" ({hours(_hours_of(numbers, jobs, costs))} GPU-hours)" if rule == "pretrain" else ""
         parts.append(f"{count} {rule}{cost}")
     return ", ".join(parts)
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _as_json(groups: Sequence[Group], jobs: Sequence[dict[str, Any]], costs: dict[str, float]) -> dict[str, Any]:

@@ -178,3 +178,5 @@ def run(args: argparse.Namespace) -> None:
             return
         time.sleep(max(0.1, args.watch))
         snapshot = status.snapshot()
+        if not clear:
+            print()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from dataeff.inquiry.text import columns, short
+from dataeff.inquiry.text import columns, plural, short
 from dataeff.monitor.items import STAGES
 from dataeff.monitor.states import STATES, Judged
 from dataeff.monitor.status import Snapshot
@@ -15,27 +15,42 @@ from dataeff.progress import clock
 NARROWEST = 60
 _SHOWN_TROUBLES = 8
 _NOT_OURS = ("pretrain",)
+_HEADINGS = ["run", "state", "step", "tokens/s", "left", "held-out", "tasks"]
+_DROPPED = ("tasks", "tokens/s", "left")
+"""Columns that a narrow terminal goes without, the first one first."""
 
 
 def shown(snapshot: Snapshot, width: int) -> list[str]:
     """At most `width` characters a line (60 at least)."""
-    found = snapshot.found
+    found, width = snapshot.found, max(width, NARROWEST)
     at_work = "snakemake holds its lock" if snapshot.locked else "no snakemake at work"
     lines = [
-        f"grid {found.grid} at scale {found.study.scale_name}: {len(found.runs)} runs, {found.results}",
+        f"grid {found.grid} at scale {found.study.scale_name}: {plural(len(found.runs), 'run')}, {found.results}",
         f"{time.strftime('%H:%M:%S')}, {at_work}" + (", all is done" if snapshot.is_done else ""),
         "",
         *columns([["stage", "items", *STATES], *_stages(snapshot)]),
         "",
-        *columns([["run", "state", "step", "tokens/s", "left", "held-out", "tasks"], *_runs(snapshot)], left=(0, 1)),
+        *_fitting([_HEADINGS, *_runs(snapshot)], width),
         *_others_at_work(snapshot),
         *_troubles(snapshot.troubles),
     ]
-    return [line if len(line) <= max(width, NARROWEST) else _cut(line, max(width, NARROWEST)) for line in lines]
+    return [line if len(line) <= width else _cut(line, width) for line in lines]
 
 
 def _cut(line: str, width: int) -> str:
     return line[: width - 3] + "..."
+
+
+def _fitting(rows: list[list[str]], width: int) -> list[str]:
+    """The table of runs with as many of its columns as fit."""
+    lines = columns(rows, left=(0, 1))
+    for name in _DROPPED:
+        if max(map(len, lines)) <= width:
+            break
+        index = rows[0].index(name)
+        rows = [row[:index] + row[index + 1 :] for row in rows]
+        lines = columns(rows, left=(0, 1))
+    return lines
 
 
 def _stages(snapshot: Snapshot) -> list[list[str]]:

@@ -3,7 +3,8 @@
 In a job that Snakemake's SLURM executor submitted, the training is a step of its own on all nodes of the job; several
 nodes meet at the one that the step was started from. Where SLURM warns of the time limit or a partition takes its nodes
 back, the ranks save and end with code 75 (signals.py); the job then requeues itself under its own id, unless SLURM
-does so already or its user cancelled it. Everywhere else the command is run as it stands.
+does so already, its user cancelled it, or its time limit is too short to save anything. Everywhere else the command is
+run as it stands.
 """
 
 from __future__ import annotations
@@ -30,23 +31,29 @@ _EXECUTOR = "slurm-jobstep"
 _LAST_TASK_SECONDS = 60
 """How long the step goes on after a node's processes ended: they end together, or some are lost."""
 _REQUEUE_SECONDS = 120
+_STOPPED = (EXIT_INTERRUPTED, *(128 + number for number in STOPPING))
+"""What the step ends with that a signal stopped; the last ones where Python was still starting."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What SLURM says of a job: its state, the seconds it has run and those it has left."""
+    """What SLURM says of a job: its state, the seconds it has run and those it has left, and whether its nodes are
+    being taken back.
+    """
 
     state: str
     used_seconds: int
     left_seconds: int
+    preempted: bool = False
 
     @classmethod
     def ask(cls, job: str) -> JobState:
-        said = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T %M %L"], capture_output=True, text=True)
+        facts = "State:30,TimeUsed:30,TimeLeft:30,PreemptTime:30"
+        said = subprocess.run(["squeue", "-h", "-j", job, "-O", facts], capture_output=True, text=True)
         words = said.stdout.split()
-        if said.returncode != 0 or len(words) != 3:
+        if said.returncode != 0 or len(words) != 4:
             return cls("UNKNOWN", 0, 0)
-        return cls(words[0], _seconds(words[1]), _seconds(words[2]))
+        return cls(words[0], _seconds(words[1]), _seconds(words[2]), words[3] != "N/A")
 
 
 def _seconds(text: str) -> int:
@@ -114,13 +121,17 @@ def _run_step(args: argparse.Namespace, task: Sequence[str]) -> int:
         free.bind(("", 0))
         environment = {**os.environ, _PORT: str(free.getsockname()[1])}
     code = subprocess.run([*step, *task], env=environment).returncode
-    if code != EXIT_INTERRUPTED:
+    if code not in _STOPPED:
         return code
     state = JobState.ask(job)
     if state.state != "RUNNING":
         return code
-    if _newest_checkpoint(args.state) == before and state.used_seconds > state.left_seconds:
-        print(f"dataeff: error: job {job}: its time limit ends before a step is saved; raise hardware: minutes")
+    if _newest_checkpoint(args.state) == before and not state.preempted:
+        # It would be so the next time, too, and for ever.
+        print(
+            f"dataeff: error: job {job} was stopped {state.left_seconds} s before its time limit, with no step to "
+            f"save; raise hardware: minutes"
+        )
         return 1
     return _requeue(job)
 

@@ -1,4 +1,4 @@
-"""Has Snakemake's SLURM executor go on asking squeue while slurmctld is down; the profile slurm/ calls it.
+"""Has Snakemake's SLURM executor go on asking squeue while slurmctld is down (profile.py calls it).
 
 The executor asks slurmctld for MinJobAge before each look at its jobs and turns to sacct where there is no answer. A
 site without a database answers sacct with an error: the executor would ask for that until its attempts are used up, and

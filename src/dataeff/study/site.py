@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from dataeff.errors import DataeffError
+from dataeff.errors import DataeffError, unknown_name
 from dataeff.study.types import Hardware
 
 PREFIX = "DATAEFF_SLURM_"
@@ -48,8 +48,7 @@ class Site:
         known = {field.name.upper(): field.name for field in fields(cls)}
         for name, text in given.items():
             if name not in known:
-                names = ", ".join(PREFIX + other for other in known)
-                raise DataeffError(f"environment variable {PREFIX}{name} is unknown; there are {names}")
+                raise unknown_name("variable", PREFIX + name, [PREFIX + other for other in known], "environment")
             if text:
                 typed[known[name]] = _typed(known[name], text)
         return cls(**typed)
@@ -64,6 +63,10 @@ class Site:
             "slurm_extra": self.extra or None,
         }
         return {"nodes": 1} | {name: repr(text) for name, text in named.items() if text}
+
+    def partition_of(self, hardware: Hardware) -> str | None:
+        """Where trainings go: those without GPUs with all else that has none."""
+        return (self.partition if hardware.gpus else None) or self.cpu_partition or self.partition
 
     def minutes_of(self, wanted: int) -> int:
         """A time limit that the partition allows; trainings continue in another job, all else is short."""

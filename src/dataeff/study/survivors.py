@@ -1,4 +1,4 @@
-"""Jobs that outlived their Snakemake: the profile slurm/ looks for them before the next one builds its DAG.
+"""Jobs that outlived their Snakemake: looked for, where the profile slurm/ is used, before the next one builds its DAG.
 
 A Snakemake that dies by kill -9, or with its login node, leaves its jobs in SLURM's queue. The next one knows nothing
 of them and would do their work a second time. Those that run are waited for: what they make counts as made. Those that
@@ -23,11 +23,12 @@ POLL_SECONDS = 30.0
 _COMMENT = "rule_"
 """What the executor writes into the comment of a rule's job, before the rule's name."""
 _ELSE = (
-    "archive cleanup-metadata cleanup-shadow conda-cleanup-envs conda-create-envs-only containerize d3dag dag "
-    "delete-all-output delete-temp-output dry-run dryrun export-cwl filegraph help lint list-changes "
-    "list-conda-envs list-rules list-target-rules print-compilation report rulegraph summary touch unlock version"
+    "archive cleanup_metadata cleanup_shadow conda_cleanup_envs conda_create_envs_only container_cleanup_images "
+    "containerize d3dag dag delete_all_output delete_temp_output dryrun filegraph generate_unit_tests lint "
+    "list_changes list_conda_envs list_input_changes list_params_changes list_rules list_target_rules list_untracked "
+    "print_compilation rulegraph summary detailed_summary touch unlock"
 )
-"""Options of Snakemake that run no jobs."""
+"""Options of Snakemake, as its parser names them, that run no jobs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Survivor:
 def settle(arguments: Sequence[str] | None = None, *, poll_seconds: float = POLL_SECONDS) -> None:
     """Returns when no job of an earlier Snakemake of this folder is left, where a Snakemake is about to run jobs."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not _runs_jobs(arguments) or shutil.which("squeue") is None or _is_locked():
+    if shutil.which("squeue") is None or _is_locked() or not runs_jobs(arguments):
         return
     told: set[str] = set()
     while survivors := find():
@@ -76,13 +77,13 @@ def find() -> list[Survivor]:
     return found
 
 
-def _runs_jobs(arguments: Sequence[str]) -> bool:
-    options = {f"--{name}" for name in _ELSE.split()}
-    if any(argument.split("=")[0] in options for argument in arguments):
-        return False
-    # -n, -h and -v, also among other letters.
-    letters = "".join(argument[1:] for argument in arguments if argument[:1] == "-" and argument[1:].isalpha())
-    return not set(letters) & set("nhv")
+def runs_jobs(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake runs jobs with these arguments; its own parser knows its short and shortened options."""
+    from snakemake.cli import get_argument_parser
+
+    asked, _ = get_argument_parser().parse_known_args(list(arguments))
+    only_report = asked.report is not None and not asked.report_after_run
+    return not only_report and not any(getattr(asked, name, None) for name in _ELSE.split())
 
 
 def _is_locked() -> bool:

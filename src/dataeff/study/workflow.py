@@ -42,7 +42,7 @@ def prepare(
             study = Study.thaw(Path(os.environ[FROZEN]))
             check_specs(study, Path(study.results))
             return study
-        study = load_study(_typed(config, arguments or ()), root)
+        study = load_study(typed_config(config, arguments or ()), root)
         results = Path(study.results)
         _leave_a_running_study_its_specs(study, results)
         frozen = study.freeze(results / ".study").resolve()
@@ -69,7 +69,7 @@ def _leave_a_running_study_its_specs(study: Study, results: Path) -> None:
             )
 
 
-def _typed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+def typed_config(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """`config` with the lists and mappings of `--config` read as YAML: Snakemake leaves their numbers as texts."""
     given: dict[str, Any] = {}
     for argument in arguments:
