@@ -60,6 +60,7 @@ def test_every_stage_has_a_command() -> None:
         "export",
         "summary",
         "schemas",
+        "measured",
         "tune",
         "run",
         "fetch-eval",

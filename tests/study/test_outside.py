@@ -12,7 +12,7 @@ from dataeff.errors import DataeffError
 from dataeff.study.load import load_study
 from dataeff.study.outside import AskedRun, find_run, raw_config
 from dataeff.study.specs import plan_spec
-from dataeff.study.workflow import _typed
+from dataeff.study.workflow import typed_config
 from tests.factory import ROOT
 
 
@@ -44,7 +44,7 @@ def test_settings_mean_what_they_mean_to_snakemake(settings: list[str], tmp_path
     update_config(theirs, yaml.safe_load(own.read_text()))
     update_config(theirs, snakemake_cli.parse_config(settings))
     ours = raw_config(ROOT, [own], settings)
-    assert load_study(ours, ROOT) == load_study(_typed(theirs, settings), ROOT)
+    assert load_study(ours, ROOT) == load_study(typed_config(theirs, settings), ROOT)
 
 
 def test_a_number_is_read_as_snakemake_reads_it() -> None:
