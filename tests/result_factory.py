@@ -311,6 +311,10 @@ def _timings(run: Run, totals: dict[str, Any]) -> dict[str, Any]:
     seconds = training_seconds(run)
     return {
         "training_seconds": seconds,
+        "heldout_points": [
+            {"step": step, "training_seconds": round(seconds * step / totals["steps"], 3)}
+            for step in sorted(_probed(totals["steps"]))
+        ],
         "steps_per_second": totals["steps"] / seconds,
         "raw_tokens_per_second": totals["raw_tokens"] / seconds,
         "effective_tokens_per_second": totals["effective_tokens"] / seconds,
@@ -476,9 +480,14 @@ def _paced(pacing: Any, step: np.ndarray, nominal: int, unit: int) -> np.ndarray
     return np.maximum(value - value % pacing.multiple_of, pacing.multiple_of)
 
 
+def _probed(count: int) -> set[int]:
+    """The steps of the held-out probes in a run of so many."""
+    return {round(count * (part + 1) / 10) for part in range(10)}
+
+
 def _metric_lines(steps: dict[str, np.ndarray], final: float, run: Run) -> list[str]:
     count = len(steps["step"])
-    probes = {round(count * (part + 1) / 10) for part in range(10)}
+    probes = _probed(count)
     lines = []
     for index in range(count):
         share = float(steps["cumulative_effective_tokens"][index] / steps["cumulative_effective_tokens"][-1])
@@ -493,7 +502,7 @@ def _metric_lines(steps: dict[str, np.ndarray], final: float, run: Run) -> list[
             "raw_tokens": int(steps["cumulative_raw_tokens"][index]),
             "effective_tokens": int(steps["cumulative_effective_tokens"][index]),
         }
-        if index + 1 in probes or index + 1 == count:
+        if index + 1 in probes:
             row["heldout_loss"] = loss
         lines.append(json.dumps(row) + "\n")
     return lines

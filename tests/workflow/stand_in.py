@@ -29,7 +29,10 @@ FOLDERS = {
     "pretrain": ["model.safetensors", "config.json", "metrics.jsonl", "run.json", "timings.json"],
     "evaluate_items": ["manifest.json"],
     "finetune": ["scores.json"],
-    "tables": ["quality.csv", "published.csv", "heldout_by_domain.csv", "tasks.csv", "time.csv"],
+    "tables": [
+        *(f"{name}.csv" for name in ("quality", "published", "heldout_by_domain", "tasks", "time", "saving")),
+        "claims.json",
+    ],
     "figures": ["captions.json", "pacing.png"],
 }
 
@@ -40,6 +43,8 @@ def outputs(stage: str, args: argparse.Namespace) -> list[Path]:
         return [out / name for name in FOLDERS[stage]]
     if stage == "tokens_encode":
         return [out.with_name(out.name + suffix) for suffix in (".bin", ".idx", ".json")]
+    if stage == "report":
+        return [out, out.with_suffix(".claims.json")]
     if stage == "analyze_map":
         return [out / f"{args.part}{suffix}" for suffix in (".npy", ".json")]
     if stage in ("corpus_build", "evaluate_run"):

@@ -45,7 +45,8 @@ def test_the_last_lines_and_the_command_are_shown(checkout: Checkout) -> None:
     after = made(checkout)
     again = {tuple(name.split("/")[1:3]) for name in before if after[name] != before[name]}
     of_run = {("pretrain", RUN), ("evaluate", RUN)}
-    assert again <= of_run | {tuple(job.split()) for job in CLOSING} | {("report", "index.html")}
+    page = {("report", "index.html"), ("report", "index.claims.json")}
+    assert again <= of_run | {tuple(job.split()) for job in CLOSING} | page
     assert checkout.todo() == set()
 
 

@@ -8,11 +8,12 @@ rule report:
         figures=lambda wildcards: ancient(f"{S}/figures/{grid_of(wildcards)}"),
         results=lambda wildcards: results_of(grid_of(wildcards)),
     output:
-        report(
+        page=report(
             f"{S}/report/{{page}}.html",
             caption="../report/page.rst",
             category="Report",
         ),
+        claims=f"{S}/report/{{page}}.claims.json",
     log:
         f"{S}/logs/report/{{page}}.log",
     benchmark:
@@ -25,4 +26,4 @@ rule report:
         "report {wildcards.page}"
     shell:
         f"dataeff report --spec {{input.spec}} --results {S} --corpus {{input.corpus}} --tokens {{input.tokens}}"
-        " --tables {params.tables} --figures {input.figures} --out {output} > {log} 2>&1"
+        " --tables {params.tables} --figures {input.figures} --out {output.page} > {log} 2>&1"

@@ -11,10 +11,12 @@ rule tables:
                 "heldout_by_domain.csv",
                 "tasks.csv",
                 "time.csv",
+                "saving.csv",
             ),
             caption="../report/tables.rst",
             category="Tables",
         ),
+        f"{S}/tables/{{grid}}/claims.json",
     log:
         f"{S}/logs/tables/{{grid}}.log",
     benchmark:

@@ -26,7 +26,9 @@ def grids_in(folder: Path) -> list[Path]:
 
 
 def build(folder: Path, out: Path | None = None) -> None:
-    """Writes tables/{grid}, figures/{grid} and report/index.html of what `folder` holds, there or in `out`."""
+    """Writes tables/{grid}, figures/{grid} and report/index.html (of several grids, report/{grid}.html) of what
+    `folder` holds, there or in `out`.
+    """
     found = grids_in(folder)
     if not found or not (folder / FACTS).is_file():
         raise DataeffError(
@@ -40,6 +42,6 @@ def build(folder: Path, out: Path | None = None) -> None:
         tables.build(spec, folder, made["tables"], data)
         figures.build(spec, folder, data, made["figures"])
         tokens = sorted(data.glob("*/tokens/*.json"))
-        page = out / "report" / "index.html"
+        page = out / "report" / ("index.html" if len(found) == 1 else f"{spec.grid}.html")
         report.build(spec, folder, data / "corpus.json", tokens, made["tables"], made["figures"], page)
         print(f"{folder}: {len(spec.runs)} runs of grid {spec.grid}; tables, figures and {page}")

@@ -1,4 +1,4 @@
-// Sorts a table by the column whose heading is pressed: numbers by value, rows without a value last.
+// Tables that are sorted by the heading pressed: numbers by value, rows without a value last.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th");
@@ -17,3 +17,21 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...rows);
   });
 }
+
+// Colours: the system's, or those chosen here. A browser may refuse to keep a choice of a page opened from a file.
+const kept = {
+  read() { try { return localStorage.getItem("dataeff-theme") ?? ""; } catch { return ""; } },
+  write(value) { try { localStorage.setItem("dataeff-theme", value); } catch { /* the choice holds for this visit */ } },
+};
+const theme = document.getElementById("theme");
+const colours = (choice) => {
+  if (choice) document.documentElement.dataset.theme = choice;
+  else delete document.documentElement.dataset.theme;
+  document.dispatchEvent(new Event("colours"));
+};
+theme.value = kept.read();
+colours(theme.value);
+theme.addEventListener("change", () => { kept.write(theme.value); colours(theme.value); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => colours(theme.value));
+addEventListener("beforeprint", () => colours("light"));
+addEventListener("afterprint", () => colours(theme.value));
