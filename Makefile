@@ -31,7 +31,7 @@ measured: setup
 	@dataeff measured build $(MEASURED)
 
 test: setup
-	pytest -m "not slow" -n 2 --dist loadfile --ignore=tests/slurm $(ARGS)
+	pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/slurm $(ARGS)
 
 test-all: test
 	pytest -m slow --ignore=tests/slurm $(ARGS)
