@@ -490,6 +490,12 @@ TOOLS: tuple[tuple[tuple[str, ...], str, tuple[str, str], str], ...] = (
         "dataeff.measured.build",
     ),
     (
+        ("measured", "state"),
+        "the reproduction statement: its claims and runs, into the documents",
+        ("dataeff.measured.statement", "add_arguments"),
+        "dataeff.measured.statement",
+    ),
+    (
         ("export", "deepspeed"),
         "ds_config.json and Megatron-DeepSpeed's flags for a run",
         (_ASKED, "deepspeed_arguments"),

@@ -25,6 +25,11 @@ class Machine(Frozen):
     cores: int
     gpu: str | None
 
+    def in_words(self) -> str:
+        """For people: `NVIDIA H200, Intel Xeon, 16 cores`."""
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return ", ".join([*([self.gpu] if self.gpu else []), f"{self.cpu}, {cores}"])
+
 
 class Provenance(Frozen):
     """Software versions (those that are installed), the machine, and the project's commit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,49 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeff import tables
 from dataeff.errors import DataeffError
-from dataeff.files import check_manifest, read_json, write_text
+from dataeff.files import check_manifest, read_json
 from dataeff.measured.build import build
 from dataeff.measured.collect import collect, evenly
-from dataeff.study.specs import GridSpec, write_spec
+from tests.measured.conftest import COMMAND, write_specs_of
 from tests.result_factory import grid_spec, write_results
 
-COMMAND = "snakemake --cores 2 core"
 
-
-def write_specs_of(results: Path, spec: GridSpec) -> None:
-    write_spec(results / f"specs/grid/{spec.grid}.yaml", spec)
-    for run in spec.runs:
-        for stage in ("plan", "pretrain"):
-            write_text(results / f"specs/{stage}/{run.name}.yaml", f"of {run.name}\n")
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The collected folder, and tables made of the whole results, which are gone."""
-    root = tmp_path_factory.mktemp("measured")
-    spec = grid_spec(seeds=(1, 2, 3))
-    results, data, _ = write_results(root, spec)
-    write_specs_of(results, spec)
-    tables.build(spec, results, root / "tables", data)
-    collect(spec, results, data, root / "collected", COMMAND)
-    shutil.rmtree(results)
-    shutil.rmtree(data)
-    return root / "collected", root / "tables"
-
-
-def test_tables_of_a_collected_grid_are_those_of_its_results(collected: tuple[Path, Path], tmp_path: Path) -> None:
+def test_tables_of_a_collected_grid_are_those_of_its_results(built: Path, collected: tuple[Path, Path]) -> None:
     folder, whole = collected
-    build(folder, tmp_path)
-    made = tmp_path / "tables" / "core"
+    made = built / "tables" / "core"
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in made.iterdir())
     assert len(names) > 10
     for name in names:
         assert (made / name).read_bytes() == (whole / name).read_bytes(), name
-    assert (tmp_path / "report" / "index.html").stat().st_size > 100_000
-    assert len(list((tmp_path / "figures" / "core").glob("*.png"))) >= 5
+    assert (built / "report" / "index.html").stat().st_size > 100_000
+    assert len(list((built / "figures" / "core").glob("*.png"))) >= 5
     assert check_manifest(folder) is None
 
 

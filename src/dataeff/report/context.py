@@ -10,6 +10,7 @@ from typing import Any
 from dataeff.claims import Claims
 from dataeff.families.traits import TRAITS
 from dataeff.figures.part import WORDS
+from dataeff.provenance import Machine
 from dataeff.report import GRID_NAME, claims_beside
 from dataeff.report.curves import curves_of
 from dataeff.report.evidence import run_facts
@@ -63,7 +64,7 @@ def context(
         "amounts": _amounts(spec),
         "seeds": sorted({run.seed for run in spec.runs}),
         "seeds_for_a_claim": SEEDS_FOR_A_CLAIM,
-        "hardware": _different(_machine(result.training.hardware) for result in runs),
+        "hardware": _different(Machine.model_validate(result.training.hardware).in_words() for result in runs),
         "made_with": _made_with(runs),
         "about": _abouts(spec),
         "loss_words": _loss_words(spec),
@@ -98,18 +99,12 @@ def _different(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _machine(facts: dict[str, Any]) -> str:
-    """Hardware in words."""
-    cores = f"{facts['cores']} core{'' if facts['cores'] == 1 else 's'}"
-    return ", ".join([*([facts["gpu"]] if facts.get("gpu") else []), f"{facts['cpu']}, {cores}"])
-
-
 def _made_with(runs: Sequence[RunResult]) -> dict[str, list[str]]:
     """Every different software, hardware and commit among the runs: usually one of each."""
     software = [", ".join(f"{name} {version}" for name, version in run.training.software.items()) for run in runs]
     return {
         "Software": _different(software),
-        "Hardware": _different(_machine(run.training.hardware) for run in runs),
+        "Hardware": _different(Machine.model_validate(run.training.hardware).in_words() for run in runs),
         "Commit": _different(run.training.commit or "not in a git checkout" for run in runs),
     }
 

@@ -43,6 +43,15 @@ def main_picture(pictures: list[dict[str, Any]]) -> dict[str, Any]:
     return (found or pictures)[0]
 
 
+def main_picture_of(folder: Path) -> tuple[Path, str, str] | None:
+    """The file, title and caption of the one for the first screen, of a figures folder; None if nothing was drawn."""
+    pictures = [{"name": name, **words} for name, words in read_json(folder / CAPTIONS).items()]
+    if not pictures:
+        return None
+    found = main_picture(pictures)
+    return folder / f"{found['name']}.png", found["title"], found["caption"]
+
+
 def _is(picture: dict[str, Any], name: str) -> bool:
     """A figure of a grid of several families ends in the family's name; its first one counts."""
     return bool(picture["name"] == name or picture["name"].startswith(f"{name}_gpt"))
