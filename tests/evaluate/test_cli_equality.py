@@ -38,6 +38,9 @@ def task_file(folder: Path, name: str, made_up: MadeUp) -> str:
         "dataset_kwargs": {"data_files": files},
         **{key: None for key in SPLITS if definition.content.get(key) not in files},
     }
+    if definition.example_split == definition.evaluated_split:
+        # What the harness needs to leave an item out of its own examples; ours adds it to every such task.
+        document["fewshot_split"] = definition.evaluated_split
     (folder / f"{own}.yaml").write_text(yaml.safe_dump(document))
     return own
 

@@ -17,8 +17,8 @@ from dataeff.evaluate.contamination import Report, ShardScan, report, row_texts,
 from dataeff.evaluate.datasets import fetch_dataset
 from dataeff.evaluate.ngrams import GRAM_WORDS, Items, normalised
 from dataeff.files import read_json
-from dataeff.study.specs import ContaminationSpec, DatasetSpec
-from dataeff.study.tasks import Dataset, FinetuneTask, HarnessTask
+from dataeff.study.specs import ContaminationSpec, DatasetSpec, FinetunedItems, PromptedItems
+from dataeff.study.tasks import Dataset
 
 LONG = "The quick brown fox jumps over the lazy dog, and then it sleeps until noon."
 
@@ -123,13 +123,10 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def spec_of(task: str = "package_quartz") -> ContaminationSpec:
-    prompted = HarnessTask(
-        kind="harness", about="x", group="packages", task=task, version=1, data="mine", metric="acc", chance=0.5
+    return ContaminationSpec(
+        tasks={"asked": PromptedItems(task=task, data="mine")},
+        finetuning={"tuned": FinetunedItems(data="mine", evaluation={"dev": "validation"})},
     )
-    tuned = FinetuneTask(
-        about="x", data="mine", table="offline", recipe="r", inputs=["question"], evaluation={"dev": "validation"}
-    )
-    return ContaminationSpec(tasks={"asked": prompted}, finetuning={"tuned": tuned}, datasets={})
 
 
 def test_overlaps_of_two_shards_are_put_together(tmp_path: Path, manifest: Path) -> None:

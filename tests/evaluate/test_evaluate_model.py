@@ -9,6 +9,7 @@ import pytest
 
 from dataeff.errors import DataeffError
 from dataeff.evaluate.model import FILES, ask_model, open_model
+from dataeff.files import write_manifest
 
 
 @pytest.fixture
@@ -60,6 +61,21 @@ def test_a_model_of_another_vocabulary_is_an_error(make_model: Callable[..., Pat
     folder = make_model(f"vocabulary-{vocabulary}", vocabulary=vocabulary)
     with pytest.raises(DataeffError, match=f"4096 tokens but its model {vocabulary}"):
         open_model(folder, 4)
+
+
+def test_a_tokenizer_of_the_same_size_but_another_one_is_an_error(copied: Path) -> None:
+    """Two tokens change places: nothing but the run's own record of its files can tell."""
+    write_manifest(copied)
+    open_model(copied, 4)
+    tokenizer = json.loads((copied / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (copied / "tokenizer.json").write_text(json.dumps(tokenizer, indent=2, ensure_ascii=False))
+    said = r"tokenizer\.json (does not match|has).* not as its training left it .*another model's file"
+    with pytest.raises(DataeffError, match=said):
+        open_model(copied, 4)
+    with pytest.raises(DataeffError, match=said):
+        ask_model(copied, 4)
 
 
 def test_a_record_without_a_run_is_an_error(copied: Path) -> None:

@@ -15,13 +15,16 @@ import zstandard
 
 from dataeff import evaluate
 from dataeff.errors import DataeffError
+from dataeff.evaluate.harness import open_harness
+from dataeff.evaluate.model import ask_model
+from dataeff.evaluate.prepare import prepare
 from dataeff.evaluate.rescore import rescore
 from dataeff.evaluate.scores import read_heldout, read_scores
 from dataeff.files import sha256_file
 from dataeff.provenance import provenance
 from dataeff.study.specs import EvaluateSpec, HeldoutSpec
 from tests.evaluate.conftest import MadeUp
-from tests.evaluate.local_data import TASKS, group_spec, text
+from tests.evaluate.local_data import ROWS, TASKS, group_spec, text
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -143,11 +146,37 @@ def test_weights_that_are_not_numbers_are_found_in_every_output_type(
     weights = load_file(folder / "model.safetensors")
     weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = math.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    said = {"wikitext": "item 0 of 'wikitext'", "lambada": "item 0 of 'lambada'", "triviaqa": "answers of 'triviaqa'"}
+    said = {"wikitext": "item 0 of 'wikitext'", "lambada": "item 0 of 'lambada'", "triviaqa": "item [01] of 'triviaqa'"}
     for name, words in said.items():
         spec = group_spec(made_up.datasets, [name], shots=(0,), items=2)
         with pytest.raises(DataeffError, match=f"diverged.*{words}"):
             evaluate.run(spec, folder, [], made_up.of(spec), tmp_path / "state", tmp_path / "out")
+
+
+def test_one_item_s_generation_that_is_no_number_is_named(made_up: MadeUp, long_model: Path, tmp_path: Path) -> None:
+    """A token of item 4's question alone has no embedding: the others of its batch are answered, it is named."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(long_model, tmp_path / "damaged"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = [f"Question: {row['question']}?\nAnswer:" for row in ROWS["triviaqa"]["validation"]]
+    tokens = [set(tokenizer(question)["input_ids"]) for question in asked]
+    alone = tokens[4].difference(*(other for number, other in enumerate(tokens) if number != 4))
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wte.weight"] = weights["transformer.wte.weight"].clone()
+    weights["transformer.wte.weight"][min(alone)] = math.nan
+    # Tied, the output of that token would be no number for any item: its own matrix stays sound.
+    sound = load_file(folder / "model.safetensors")["transformer.wte.weight"]
+    save_file({**weights, "lm_head.weight": sound}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    spec = group_spec(made_up.datasets, ["triviaqa"], shots=(0,))
+    with pytest.raises(
+        DataeffError, match="damaged: item 4 of 'triviaqa': logits that are no numbers while its answer"
+    ):
+        evaluate.run(spec, folder, [], made_up.of(spec), tmp_path / "state", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_prompts_longer_than_the_context_are_counted_and_told(
@@ -175,6 +204,30 @@ def test_a_generation_needs_room(made_up: MadeUp, model: Path, tmp_path: Path) -
     spec = group_spec(made_up.datasets, ["triviaqa"])
     with pytest.raises(DataeffError, match=r"writes up to 256 tokens, .* reads 256 in all"):
         evaluate.run(spec, model, [], made_up.of(spec), tmp_path / "state", tmp_path / "out")
+
+
+def test_no_item_is_its_own_example(
+    made_up: MadeUp, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 13 passages 12 are drawn: without care, all items but one in 13 would find themselves among them."""
+    spec = group_spec(made_up.datasets, ["lambada", "openbookqa"], shots=(0, 12), items=13)
+    evaluate.run(spec, model, [], made_up.of(spec), tmp_path / "state", tmp_path / "out")
+    passages = [row["text"].rpartition(" ")[0] for row in ROWS["lambada"]["test"]]
+    with open_harness(ask_model(model, 4), prepare(spec, [], made_up.of(spec)), spec.harness, limit=13) as harness:
+        task = harness._task("lambada")
+        task.set_config(key="num_fewshot", value=12)
+        task.set_fewshot_seed(seed=1234)
+        task.build_all_requests()
+        prompts = {instance.doc_id: instance.args[0] for instance in task.instances}
+    assert len(prompts) == 13
+    for number, prompt in prompts.items():
+        assert [prompt.count(passage) for passage in passages] == [1] * 13
+        assert prompt.endswith(passages[number])
+    scores = {shots: read_scores(tmp_path / "out" / f"{shots}shot" / "scores.json").tasks for shots in (0, 12)}
+    found = {(shots, name): score.own_split_items for shots, tasks in scores.items() for name, score in tasks.items()}
+    assert found == {(0, "lambada"): 0, (0, "openbookqa"): 0, (12, "lambada"): 13, (12, "openbookqa"): 0}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "lambada 12-shot" in line]
+    assert "examples of the scored split, never the item itself, before 13 items" in line
 
 
 # --- what is not a run ----------------------------------------------------------------------------------------

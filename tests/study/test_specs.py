@@ -107,6 +107,36 @@ def test_a_task_changes_its_items_and_the_evaluation(tmp_path: Path) -> None:
     assert changed(root=root) == {"data/packages_small/specs/items-last_word", "evaluate/probes", "grid/core"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        # How an item is asked, scored, shown or learnt is nothing to where it stands in the training text.
+        (
+            "metric: acc\n    chance: 0.5\n  package_vitaminc",
+            "metric: acc_norm\n    chance: 0.5\n  package_vitaminc",
+            False,
+        ),
+        ("Which of two ways a quantity changes, without", "Which way a quantity changes, without", False),
+        ("evaluation: {QuaRTz: validation}", "evaluation: {QuaRTz: validation}\n    metric: f1", False),
+        ("batch_size: 32\n    learning_rates: [2.0e-5, 3", "batch_size: 16\n    learning_rates: [2.0e-5, 3", False),
+        ("evaluation: {QuaRTz: validation}", "evaluation: {QuaRTz: train}\n    train: validation", True),
+        ("task: package_quartz", "task: package_qasc", True),
+    ],
+)
+def test_contamination_is_of_the_items_alone(tmp_path: Path, old: str, new: str, expected: bool) -> None:
+    root = edited_config(tmp_path, "tasks.yaml", old, new)
+    found = changed(root=root)
+    assert ("contamination" in found) == expected
+    assert found & {"evaluate/packages", "finetune/quartz", "finetune/rotten_tomatoes", "grid/core"}
+
+
+def test_contamination_does_not_know_shots_counts_and_recipes() -> None:
+    evaluation, finetuning = {"shots": [0], "items": 7}, {"epochs": 2, "train_items": 9, "seeds": [5]}
+    found = changed(smoke(evaluation=evaluation, finetuning=finetuning))
+    assert {"evaluate/packages", "finetune/quartz"} <= found
+    assert "contamination" not in found
+
+
 def test_the_peak_changes_every_plan_and_the_optimizer_every_training() -> None:
     runs = {run.name for run in load(core()).runs if run.family == "gpt"}
     family = {"learning_rate": {"peak": 1e-3}}

@@ -124,10 +124,11 @@ def _tell(name: str, shots: int, result: TaskResult, done: int, total: int, pace
     score, reading = result.score, pace.reading(done, now=True)
     error = "" if score.standard_error is None else f" +- {score.standard_error:.4f}"
     cut = f"; {score.truncated_prompts} prompts lost their beginning to the context's length"
+    apart = f"; examples of the scored split, never the item itself, before {score.own_split_items:,} items"
     left = "" if reading is None or done == total else f", {reading.left}"
     print(
         f"evaluate: {name} {shots}-shot: {score.metric} {score.value:.4f}{error} over {score.items:,} items"
-        f"{cut if score.truncated_prompts else ''} ({done} of {total}{left})",
+        f"{cut if score.truncated_prompts else ''}{apart if score.own_split_items else ''} ({done} of {total}{left})",
         flush=True,
     )
 

@@ -1,8 +1,9 @@
 """Scores of tasks by lm-eval's own evaluator: one task at one number of shots at a time, with one loaded model.
 
-Nothing of lm-eval is replaced but where a task's data lie, so its command line gives the same numbers. What it leaves
-silent is added: prompts longer than the context, which it cuts on the left, are counted, values that are not finite are
-errors, and the task's value must follow from the items that are kept (rescore.py).
+Nothing of lm-eval is replaced but where a task's data lie, so its command line gives the same numbers; the one setting
+that is added keeps an item from being its own example (prepare.py). What it leaves silent is told: prompts longer than
+the context, which it cuts on the left, are counted, values that are not finite are errors, and the task's value must
+follow from the items that are kept (rescore.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dataeff.evaluate.records import generated_tokens, records_of
 from dataeff.evaluate.rescore import AGGREGATIONS, TaskItems, same, standard_error, task_items
 from dataeff.evaluate.resume import TaskResult
 from dataeff.evaluate.scores import TaskScore
+from dataeff.evaluate.watch import watched
 
 PYTHON_SEED, SEED = 0, 1234
 """lm-eval's own defaults, of Python's generator and of each other one; SEED decides an item's few-shot examples."""
@@ -48,11 +50,12 @@ class Harness:
         _seed()
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed=SEED)
-        with _watched(self.model, name, prepared.definition.output_type):
+        generated = prepared.definition.output_type == "generate_until"
+        with watched(self.model, name, task) if generated else nullcontext():
             results: Any = evaluate(
                 lm=self.model.lm, task_dict={"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0
             )
-        return self._result(name, prepared, results["results"][name], results["samples"][name])
+        return self._result(name, prepared, shots, results["results"][name], results["samples"][name])
 
     def _task(self, name: str) -> Any:
         if name not in self.loaded:
@@ -61,7 +64,7 @@ class Harness:
         return self.loaded[name]
 
     def _result(
-        self, name: str, prepared: Prepared, values: dict[str, Any], samples: Sequence[dict[str, Any]]
+        self, name: str, prepared: Prepared, shots: int, values: dict[str, Any], samples: Sequence[dict[str, Any]]
     ) -> TaskResult:
         metric = prepared.metric
         key = next(key for key in values if key.startswith(f"{metric},"))
@@ -78,9 +81,9 @@ class Harness:
                 f"more than '{aggregations[metric]}' says, and cannot be computed again from its items"
             )
         truncated = sum(record["truncated"] for record in records)
-        return TaskResult(self._score(prepared, found, float(values[key]), truncated), records)
+        return TaskResult(self._score(prepared, shots, found, float(values[key]), truncated), records)
 
-    def _score(self, prepared: Prepared, found: TaskItems, value: float, truncated: int) -> TaskScore:
+    def _score(self, prepared: Prepared, shots: int, found: TaskItems, value: float, truncated: int) -> TaskScore:
         return TaskScore(
             **prepared.facts,
             harness=self.version,
@@ -89,6 +92,7 @@ class Harness:
             standard_error=standard_error(found),
             items=len(found.numbers),
             truncated_prompts=truncated,
+            own_split_items=len(found.numbers) if shots and prepared.examples_are_scored else 0,
         )
 
 
@@ -127,29 +131,3 @@ def _check_room(model: AskedModel, tasks: dict[str, Prepared]) -> None:
                 f"task '{name}' writes up to {wanted} tokens, {model.folder} reads {model.lm.max_length} in all: "
                 f"nothing is left for the prompt; leave the task out, or use one of its kind that is not generated"
             )
-
-
-@contextmanager
-def _watched(model: AskedModel, name: str, output_type: str) -> Iterator[None]:
-    """A generation from logits that are no numbers looks like any text; so the logits are looked at."""
-    if output_type != "generate_until":
-        yield
-        return
-    import torch
-
-    found: list[torch.Tensor] = []
-
-    def look(_module: Any, _inputs: Any, output: Any) -> None:
-        last = output.logits[:, -1]
-        found.append((last.isnan() | last.isposinf()).any())
-
-    handle = model.lm.model.register_forward_hook(look)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if found and bool(torch.stack(found).any()):
-        raise DataeffError(
-            f"{model.folder}: logits that are no numbers while answers of '{name}' were generated; the weights are "
-            f"damaged or training diverged, see the run's metrics.jsonl"
-        )

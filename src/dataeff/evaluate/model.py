@@ -18,7 +18,7 @@ from dataeff.errors import DataeffError
 from dataeff.families import Family, find_family
 from dataeff.families.interface import Opened
 from dataeff.families.traits import TRAITS
-from dataeff.files import canonical_digest, read_json, sha256_file
+from dataeff.files import MANIFEST, canonical_digest, check_manifest, read_json, sha256_file
 from dataeff.memory import keep_freed_memory
 from dataeff.study.base import Frozen
 from dataeff.study.faults import validate
@@ -100,6 +100,7 @@ def _open(folder: Path, threads: int, load: Callable[[type[Family]], Opened]) ->
         what = f"it lacks {', '.join(missing)}" if folder.is_dir() else "no such folder"
         raise DataeffError(f"{folder}: {what}; this is no finished run, finish `pretrain` for it first")
     record = read_json(folder / "run.json")
+    _check_manifest(folder)
     fields = {key: record[key] for key in RunName.model_fields if key in record}
     identity = validate(RunName, fields, str(folder / "run.json"))
     kind = find_family(identity.run.family)
@@ -229,6 +230,16 @@ def _causal(folder: Path, batch_size: int) -> Any:
 
 
 # --- checks ---------------------------------------------------------------------------------------------------
+
+
+def _check_manifest(folder: Path) -> None:
+    """A run's folder tells what its training left in it: a tokenizer of the same size would fit any other model too."""
+    fault = check_manifest(folder) if (folder / MANIFEST).exists() else None
+    if fault:
+        raise DataeffError(
+            f"{fault}: {folder} is not as its training left it (half-written, damaged, or another model's file); put "
+            f"that file back, or delete the folder and run `pretrain` again"
+        )
 
 
 def _check_weights(folder: Path, network: Any) -> None:

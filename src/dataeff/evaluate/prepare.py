@@ -38,6 +38,11 @@ class Prepared:
         return self.task.metric
 
     @property
+    def examples_are_scored(self) -> bool:
+        """Whether few-shot examples come from the split whose items are scored."""
+        return max(self.shots, default=0) > 0 and self.definition.example_split == self.definition.evaluated_split
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What a TaskScore holds of it before it is put to a model."""
         task, of_harness = self.task, self.task if isinstance(self.task, HarnessTask) else None
@@ -79,7 +84,15 @@ class Prepared:
                 "cache_dir": str(scratch),
             },
             **dropped,
+            **self._apart(),
         }
+
+    def _apart(self) -> dict[str, Any]:
+        """Where items and examples are of one split, lm-eval leaves an item out of its own examples if both are named
+        alike: as the test split and as the few-shot split.
+        """
+        split = self.definition.evaluated_split
+        return {"test_split": split, "fewshot_split": split} if self.examples_are_scored else {}
 
 
 def prepare(spec: EvaluateSpec, items: Sequence[Path], manifests: Sequence[Path]) -> dict[str, Prepared]:

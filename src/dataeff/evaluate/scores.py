@@ -54,6 +54,9 @@ class TaskScore(Frozen):
     scoring: Literal["today", "papers"]
     items: int
     truncated_prompts: int = Field(description="items that lost the left end of their prompt to the context's length")
+    own_split_items: int = Field(
+        default=0, description="items whose examples are of the very split that is scored; never the item itself"
+    )
     dataset: str | None = Field(description="that the items come from; none: from the held-out text")
     data_sha256: Sha256 = Field(description="of the items and the few-shot examples together")
     about: str

@@ -190,13 +190,26 @@ class FinetuneSpec(Spec):
     evaluation_items: int | None
 
 
+class PromptedItems(Frozen):
+    """Where a prompted task's items come from: `task`, its definition, names the split."""
+
+    task: str
+    data: str
+
+
+class FinetunedItems(Frozen):
+    """What a finetuning task is measured on: the split of each column."""
+
+    data: str
+    evaluation: dict[str, str]
+
+
 class ContaminationSpec(Spec):
-    """How much of the tasks' items stands in the training text."""
+    """How much of the tasks' items stands in the training text: which items, and nothing of how they are scored."""
 
     stage: ClassVar[str] = "contamination"
-    tasks: dict[str, HarnessTask]
-    finetuning: dict[str, FinetuneTask]
-    datasets: dict[str, Dataset]
+    tasks: dict[str, PromptedItems]
+    finetuning: dict[str, FinetunedItems]
 
 
 class GridSpec(Spec):
@@ -430,9 +443,14 @@ def all_specs(study: Study) -> dict[str, Spec]:
         batch_size=study.scale.evaluation.batch_size,
     )
     specs[f"{scale}/specs/contamination.yaml"] = ContaminationSpec(
-        tasks={name: task for name, task in study.tasks.items() if isinstance(task, HarnessTask)},
-        finetuning=study.finetuning,
-        datasets=study.datasets,
+        tasks={
+            name: PromptedItems(task=task.task, data=task.data)
+            for name, task in study.tasks.items()
+            if isinstance(task, HarnessTask)
+        },
+        finetuning={
+            name: FinetunedItems(data=task.data, evaluation=task.evaluation) for name, task in study.finetuning.items()
+        },
     )
     for grid in study.grids:
         specs[f"{scale}/specs/grid/{grid}.yaml"] = grid_spec(study, grid)
