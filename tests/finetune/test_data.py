@@ -75,11 +75,25 @@ def test_choices_stand_in_a_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_where_a_choice_goes() -> None:
-    assert with_choice(("why?",), "so") == ("why?", "so")
-    assert with_choice(("passage", "why?"), "so") == ("passage", "why? so")
-    assert with_choice(("the _ is too big",), "box") == ("the box is too big",)
-    assert with_choice(("a _ passage", "it is ____ ."), r"a\1b") == ("a _ passage", r"it is a\1b .")
-    assert with_choice(("call my_name",), "x") == ("call my_name", "x")
+    assert with_choice(("why?",), "so", 0) == ("why?", "so")
+    assert with_choice(("passage", "why?"), "so", 1) == ("passage", "why? so")
+    assert with_choice(("why?", "passage"), "so", 0) == ("why? so", "passage")
+    assert with_choice(("the _ is too big",), "box", 0) == ("the box is too big",)
+    assert with_choice(("a _ passage", "it is ____ ."), r"a\1b", 1) == ("a _ passage", r"it is a\1b .")
+    assert with_choice(("it is _ .", "a _ passage"), "so", 0) == ("it is so .", "a _ passage")
+    assert with_choice(("call my_name",), "x", 0) == ("call my_name", "x")
+
+
+def test_a_question_before_its_passage_is_the_first_segment_with_its_choice(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """As Megatron-LM frames RACE: what is too long is cut at the passage's end."""
+    task = task_of(head="choice", inputs=["asked", "passage"], choice_in="asked", choices="options")
+    rows = [{"asked": "wa0 _", "passage": "wb0 " * 40, "options": ["wc0", "wd0 we0"], "label": 1}]
+    items = read(tmp_path, tokenizer, rows, task, max_length=16)
+    texts = [("wa0 wc0", 16 - 3 - 2), ("wa0 wd0 we0", 16 - 3 - 3)]
+    assert rows_of(items) == [framed(ids(text), ids("wb0 " * kept), width=16) for text, kept in texts]
+    assert items.cut == 1
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 20))

@@ -31,6 +31,17 @@ def test_glue_is_the_papers_nine_columns() -> None:
     assert (recipe.warmup, recipe.weight_decay, recipe.dropout) == (Fraction(1, 10), 0.1, 0.1)
 
 
+def test_no_recipe_cuts_shorter_than_the_papers_scripts() -> None:
+    """`seq_len` of Megatron-DeepSpeed's finetune_glue and finetune scripts: 512 in all of them, GLUE's too."""
+    assert {name: recipe.max_length for name, recipe in FILE.recipes.items()} == dict.fromkeys(FILE.recipes, 512)
+    assert {"glue", "megatron_mnli", "megatron_qqp", "megatron_race"} == set(FILE.recipes)
+
+
+def test_race_is_framed_as_megatron_does() -> None:
+    for name in ("race_middle", "race_high"):
+        assert (FILE.finetuning[name].inputs, FILE.finetuning[name].choice_in) == (["question", "article"], "question")
+
+
 def test_the_older_group_has_the_megatron_lm_papers_recipes() -> None:
     found = {
         name: (recipe.epochs, recipe.batch_size, recipe.learning_rates, float(recipe.warmup), recipe.weight_decay)
@@ -67,6 +78,8 @@ def test_no_column_stands_twice_in_a_table() -> None:
         ({"evaluation": {}}, "at least one column"),
         ({"head": "regression"}, "head: regression goes with labels: 1"),
         ({"head": "choice"}, "choices is None"),
+        ({"head": "choice", "choices": "c", "choice_in": "b"}, r"choice_in is 'b': one of the inputs \['a'\]"),
+        ({"choice_in": "a"}, "choice_in is 'a': one of the inputs .* with head: choice"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:

@@ -1,8 +1,9 @@
 """A finetuning task's items, tokenised once: the rows of a split -> flat token ids, and padded batches of them.
 
 A sample is `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`; where it is longer than allowed, the longer segment gives way
-first. An item of a choice has one sample a choice, in a row. Its choice takes the place of a blank (`_`) in the last
-input; without a blank it follows the second input, or is the second segment where there is one input.
+first. An item of a choice has one sample a choice, in a row. Its choice completes one of two inputs (the last one, or
+the task's `choice_in`): in the place of its blank (`_`), or else at its end. Of one input without a blank it is the
+second segment.
 
 Shapes: N samples of a batch, S positions (the longest sample, up to a multiple of 8).
 """
@@ -140,16 +141,18 @@ def _samples(task: FinetuneTask, row: Mapping[str, Any], place: Place) -> list[S
         raise place.fault(
             f"field '{task.choices}' is {choices!r:.200}; a list of {task.labels} texts is needed (labels)"
         )
-    return [with_choice(texts, str(choice)) for choice in choices]
+    at = len(texts) - 1 if task.choice_in is None else task.inputs.index(task.choice_in)
+    return [with_choice(texts, str(choice), at) for choice in choices]
 
 
-def with_choice(texts: Sample, choice: str) -> Sample:
-    """The inputs with the choice in the last one's blank, else after the second input or as the second segment."""
-    *before, last = texts
-    if _BLANK.search(last):
-        # A function, or a backslash in the choice would be an escape.
-        return (*before, _BLANK.sub(lambda _: choice, last))
-    return (*before, f"{last} {choice}") if before else (last, choice)
+def with_choice(texts: Sample, choice: str, at: int) -> Sample:
+    """The inputs with the choice in the blank of input `at`, else after it, or as the segment after a single one."""
+    text = texts[at]
+    if not _BLANK.search(text) and len(texts) == 1:
+        return (text, choice)
+    # A function, or a backslash in the choice would be an escape.
+    completed = _BLANK.sub(lambda _: choice, text) if _BLANK.search(text) else f"{text} {choice}"
+    return (*texts[:at], completed, *texts[at + 1 :])
 
 
 def _label(task: FinetuneTask, row: Mapping[str, Any], place: Place) -> float:

@@ -130,7 +130,7 @@ class FinetuneRecipe(Frozen):
     clip: Annotated[float, Field(gt=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_length: PositiveInt = Field(
-        default=128, description="tokens of a sample at most, and never more than the model takes"
+        default=512, description="tokens of a sample at most, and never more than the model takes"
     )
 
     @field_validator("seeds", "learning_rates")
@@ -145,7 +145,7 @@ class FinetuneTask(Frozen):
     """One dataset with a head on top of an encoder.
 
     `inputs` are the fields of one or two segments. With head `choice` each item has `choices`, a field with a list of
-    texts; every choice makes a sample with the inputs before it, and the label is the position of the right one.
+    texts; every choice makes a sample with the inputs, and the label is the position of the right one.
     """
 
     about: str
@@ -155,6 +155,9 @@ class FinetuneTask(Frozen):
     head: Literal["classification", "regression", "choice"] = "classification"
     inputs: Annotated[list[Text], Field(min_length=1, max_length=2)]
     choices: Text | None = None
+    choice_in: Text | None = Field(
+        default=None, description="of two inputs the one that a choice completes, in its blank or at its end; the last"
+    )
     label: Text = "label"
     labels: int = Field(default=2, ge=1, description="number of classes; 1 for regression; choices of an item")
     label_names: list[Text] | None = Field(
@@ -172,6 +175,8 @@ class FinetuneTask(Frozen):
     def _consistent(self) -> FinetuneTask:
         if (self.head == "choice") != (self.choices is not None):
             raise ValueError(f"choices is {self.choices}: the field of the choices for head: choice, else left out")
+        if self.choice_in is not None and (self.head != "choice" or self.choice_in not in self.inputs):
+            raise ValueError(f"choice_in is '{self.choice_in}': one of the inputs {self.inputs}, with head: choice")
         if (self.head == "regression") != (self.labels == 1) or (self.head == "regression") != (
             self.metric == "spearman"
         ):
