@@ -15,9 +15,10 @@ from dataeff.evaluate.bootstrap import averaged, paired
 from dataeff.evaluate.records import read_records, write_records
 from dataeff.evaluate.rescore import rescore
 from dataeff.study.types import Run
+from dataeff.tables.prompted import averaged_probes, averaged_tasks
 from dataeff.tables.results import read_runs
 from dataeff.tables.table import format_cell, read_table
-from tests.result_factory import asked_grid, task_records, task_value, write_results
+from tests.result_factory import asked_grid, grid_spec, task_records, task_value, write_results
 
 Row = dict[str, str]
 
@@ -65,34 +66,67 @@ def test_a_difference_has_the_interval_of_its_items(built: tuple[Path, Path]) ->
     assert base["value_delta_low"] == base["value_delta"] == ""
 
 
-def test_the_average_is_of_the_tasks_that_count(built: tuple[Path, Path]) -> None:
-    """Neither the perplexity nor today's triviaqa, which stands beside the papers' scoring of it."""
+@pytest.mark.parametrize(
+    ("title", "key", "counted"),
+    [
+        # Neither the perplexity nor today's triviaqa, which stands beside the papers' scoring of it.
+        ("average", "average_10shot", ["winogrande", "triviaqa_papers"]),
+        ("average of probes", "probes_10shot", ["last_word", "word_order"]),
+    ],
+)
+def test_sets_and_probes_are_averaged_apart(built: tuple[Path, Path], title: str, key: str, counted: list[str]) -> None:
     results, folder = built
-    counted = ["last_word", "word_order", "winogrande", "triviaqa_papers"]
     values = [task_value(run("ltd", seed), task, 10) for task in counted for seed in (1, 2, 3)]
-    row = row_of(folder, variant="ltd", data="100%", task="average", shots="10")
-    assert float(row["value"]) == pytest.approx(sum(values) / 12)
-    assert (row["metric"], row["items"]) == ("mean of 4 tasks", "800")
+    row = row_of(folder, variant="ltd", data="100%", task=title, shots="10")
+    assert float(row["value"]) == pytest.approx(sum(values) / 6)
+    assert (row["metric"], row["items"]) == (f"mean of {', '.join(counted)}", "400")
     quality = [row for row in rows_of(folder / "quality.csv") if (row["variant"], row["data"]) == ("ltd", "100%")]
-    assert float(quality[0]["average_10shot"]) == pytest.approx(float(row["value"]))
-    assert float(quality[0]["average_10shot_delta"]) == pytest.approx(float(row["value_delta"]))
+    assert float(quality[0][key]) == pytest.approx(float(row["value"]))
+    assert float(quality[0][f"{key}_delta"]) == pytest.approx(float(row["value_delta"]))
     runs = {result.run.name: result for result in read_runs(asked_grid((1, 2, 3)), results)}
-    tasks = {
-        f"{task} 10": tuple([runs[run(name, seed).name].items[10][task] for seed in (1, 2, 3)] for name in pair)
-        for pair in [("ltd", "baseline")]
-        for task in counted
+    items = {
+        name: [{task: runs[run(name, seed).name].items[10][task] for task in counted} for seed in (1, 2, 3)]
+        for name in ("ltd", "baseline")
     }
-    found = averaged({name: (ours, theirs) for name, (ours, theirs) in tasks.items()})
+    found = averaged(
+        {
+            f"{task} 10": ([part[task] for part in items["ltd"]], [part[task] for part in items["baseline"]])
+            for task in counted
+        }
+    )
     assert float(row["value_delta_low"]) == pytest.approx(found.low, abs=1e-9)
     assert float(row["value_delta_high"]) == pytest.approx(found.high, abs=1e-9)
 
 
+def test_probes_alone_are_the_average(tmp_path: Path) -> None:
+    """Of a grid that asks nothing else, and then under that one name."""
+    spec = grid_spec()
+    results, _, _ = write_results(tmp_path, spec)
+    tables.build(spec, results, tmp_path / "out")
+    rows = [row for row in rows_of(tmp_path / "out" / "tasks.csv") if row["task"].startswith("average")]
+    assert {(row["task"], row["metric"]) for row in rows} == {("average", "mean of last_word, word_order")}
+    assert not [key for key in rows_of(tmp_path / "out" / "quality.csv")[0] if key.startswith("probes_")]
+    (note,) = [note for note in read_table(tmp_path / "out", "quality").notes if "plain mean" in note]
+    assert "mean over 2 tasks (last_word, word_order)" in note
+
+
+def test_a_shot_without_sets_has_no_average(built: tuple[Path, Path]) -> None:
+    """What is averaged is the same kind of task at every number of shots."""
+    score = read_runs(asked_grid((1,)), built[0])[0].tasks
+    without = {0: score[0], 10: {name: part for name, part in score[10].items() if part.dataset is None}}
+    assert averaged_tasks(without, 0) == ["winogrande", "triviaqa_papers"]
+    assert averaged_tasks(without, 10) == []
+    assert averaged_probes(without, 10) == ["last_word", "word_order"]
+
+
 def test_a_row_says_how_much_of_its_average_is_the_papers(built: tuple[Path, Path]) -> None:
     rows = rows_of(built[1] / "quality.csv")
-    assert {row["claim"] for row in rows} == {"95% t interval, n = 3; average of 4 tasks, 2 of the papers' 19"}
-    (note,) = [note for note in read_table(built[1], "quality").notes if "plain mean" in note]
-    assert note.startswith("Averages are the plain mean over 4 tasks (last_word, word_order, winogrande, triviaqa_pape")
+    assert {row["claim"] for row in rows} == {"95% t interval, n = 3; average of 2 tasks, 2 of the papers' 19"}
+    notes = read_table(built[1], "quality").notes
+    (note,) = [note for note in notes if "plain mean" in note]
+    assert note.startswith("Averages are the plain mean over 2 tasks (winogrande, triviaqa_papers)")
     assert "2 of them are among the papers' 19" in note
+    assert any(note.startswith("Probes (last_word, word_order) have an average of their own") for note in notes)
     (other,) = [note for note in read_table(built[1], "published").notes if "19 tasks" in note]
     assert "in both: triviaqa, winogrande" in other
 

@@ -223,7 +223,7 @@ def _of_gpt(runs: Sequence[RunResult]) -> list[Statement]:
 def _chance(result: RunResult) -> float | None:
     """What blind answers score on average at 0 shots; None where a task has no such value."""
     tasks = result.tasks.get(0, {})
-    levels = [tasks[name].chance for name in averaged_tasks(tasks)]
+    levels = [tasks[name].chance for name in averaged_tasks(result.tasks, 0)] if tasks else []
     known = [level for level in levels if level is not None]
     return fmean(known) if known and len(known) == len(levels) else None
 

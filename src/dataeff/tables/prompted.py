@@ -1,6 +1,10 @@
 """A run's scores on prompted tasks, of every group, read with the items that they come from.
 
 Values are computed again from the items (evaluate/rescore.py): a scores file that says something else is an error.
+
+An average is of one kind of task. Probes are made of the corpus's own held-out text and tell runs on one corpus apart;
+sets are items that others published. Where a grid has sets, they are its average and the probes have one beside it;
+where it has probes alone, these are its average.
 """
 
 from __future__ import annotations
@@ -27,24 +31,62 @@ class Prompted:
     @property
     def averages(self) -> dict[int, float]:
         """By shots: the plain mean over the tasks that count, from their items; no entry where none does."""
-        named = {shots: averaged_tasks(tasks) for shots, tasks in self.tasks.items()}
+        return self._means({shots: averaged_tasks(self.tasks, shots) for shots in self.tasks})
+
+    @property
+    def probe_averages(self) -> dict[int, float]:
+        """The same of the probes, where they are no part of `averages`."""
+        return self._means({shots: averaged_probes(self.tasks, shots) for shots in self.tasks})
+
+    def _means(self, named: Mapping[int, Sequence[str]]) -> dict[int, float]:
         return {
             shots: fmean(self.items[shots][name].value for name in names) for shots, names in named.items() if names
         }
 
 
-def averaged_tasks(tasks: Mapping[str, TaskScore]) -> list[str]:
-    """The tasks that count in the average: perplexities, of which lower is better, never do."""
-    return [name for name, score in tasks.items() if score.averaged and score.higher_is_better]
+def averaged_tasks(asked: Mapping[int, Mapping[str, TaskScore]], shots: int) -> list[str]:
+    """The tasks that count in the average at `shots`, of those `asked` at any number of shots: the sets, or the probes
+    where there are no sets. Perplexities, of which lower is better, never count.
+    """
+    counting = _counting(asked[shots])
+    sets = [name for name, is_set in counting.items() if is_set]
+    return sets if _has_sets(asked) else list(counting)
+
+
+def averaged_probes(asked: Mapping[int, Mapping[str, TaskScore]], shots: int) -> list[str]:
+    """The probes that count at `shots`, where the average is of sets."""
+    return [name for name, is_set in _counting(asked[shots]).items() if not is_set] if _has_sets(asked) else []
+
+
+def _counting(tasks: Mapping[str, TaskScore]) -> dict[str, bool]:
+    """Of the tasks that count, whether each is a set."""
+    return {
+        name: score.dataset is not None for name, score in tasks.items() if score.averaged and score.higher_is_better
+    }
+
+
+def _has_sets(asked: Mapping[int, Mapping[str, TaskScore]]) -> bool:
+    return any(is_set for tasks in asked.values() for is_set in _counting(tasks).values())
 
 
 def counted(tasks: Mapping[str, Task]) -> list[str]:
-    """The same of a grid's tasks, before any score is read."""
-    return [
+    """The tasks of a grid's average, before any score is read."""
+    sets = [
         name
         for name, task in tasks.items()
-        if task.averaged and (isinstance(task, HeldoutTask) or task.higher_is_better)
+        if isinstance(task, HarnessTask) and task.averaged and task.higher_is_better
     ]
+    return sets or _probes(tasks)
+
+
+def counted_probes(tasks: Mapping[str, Task]) -> list[str]:
+    """The probes that have an average beside that one."""
+    probes = _probes(tasks)
+    return [] if probes == counted(tasks) else probes
+
+
+def _probes(tasks: Mapping[str, Task]) -> list[str]:
+    return [name for name, task in tasks.items() if isinstance(task, HeldoutTask) and task.averaged]
 
 
 def as_published(tasks: Mapping[str, Task]) -> list[str]:

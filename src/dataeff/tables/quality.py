@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from dataeff.study.specs import GridSpec
-from dataeff.tables.prompted import as_published, counted
+from dataeff.tables.prompted import as_published, counted, counted_probes
 from dataeff.tables.results import (
     BASELINE,
     CPU,
@@ -68,6 +68,7 @@ _SECTIONS = {
     "heldout": "Held-out text",
     "order": "Order of two held-out segments",
     "averages": "Average of the tasks",
+    "probes": "Average of the probes (tasks made of the corpus's own held-out text)",
     "cost": "Cost",
 }
 _ABOUT_TIME = (
@@ -124,6 +125,11 @@ def average(shots: int, result: RunResult) -> float | None:
     return result.averages.get(shots)
 
 
+def probe_average(shots: int, result: RunResult) -> float | None:
+    """The mean of the probes' scores, where they are no part of the average."""
+    return result.probe_averages.get(shots)
+
+
 def _measures(spec: GridSpec, runs: list[RunResult]) -> dict[str, _Measured]:
     """What at least one run of the grid is measured by."""
     masked = sentence_order_accuracy(runs[0].heldout) is not None
@@ -138,6 +144,9 @@ def _measures(spec: GridSpec, runs: list[RunResult]) -> dict[str, _Measured]:
     for shots in spec.shots:
         heading = f"{shots}-shot average (%)"
         found[f"average_{shots}shot"] = _Measured(heading, "averages", 1, 100.0, partial(average, shots))
+    for shots in spec.shots:
+        heading = f"{shots}-shot probes (%)"
+        found[f"probes_{shots}shot"] = _Measured(heading, "probes", 1, 100.0, partial(probe_average, shots))
     return {key: measured for key, measured in found.items() if any(measured.measure(run) is not None for run in runs)}
 
 
@@ -218,16 +227,24 @@ def _about_families(runs: list[RunResult]) -> list[str]:
 
 def _about_averages(spec: GridSpec, runs: list[RunResult]) -> list[str]:
     """What the averages are over, and how much of it the papers' is."""
-    names, theirs = counted(spec.tasks), as_published(spec.tasks)
+    names, theirs, probes = counted(spec.tasks), as_published(spec.tasks), counted_probes(spec.tasks)
     if not names or not any(result.averages for result in runs):
         return []
     if len(theirs) == len(names) == PUBLISHED_TASKS:
-        return [f"Averages are the plain mean over the papers' {PUBLISHED_TASKS} tasks, with their items and scoring."]
-    share = f"{len(theirs)} of them are" if theirs else "none of them is"
-    return [
-        f"Averages are the plain mean over {len(names)} tasks ({', '.join(names)}); {share} among the papers' "
-        f"{PUBLISHED_TASKS} with their items and scoring: no average here is the papers'."
-    ]
+        lines = [f"Averages are the plain mean over the papers' {PUBLISHED_TASKS} tasks, with their items and scoring."]
+    else:
+        share = f"{len(theirs)} of them are" if theirs else "none of them is"
+        lines = [
+            f"Averages are the plain mean over {len(names)} {'task' if len(names) == 1 else 'tasks'} "
+            f"({', '.join(names)}); {share} among the papers' {PUBLISHED_TASKS} with their items and scoring: no "
+            "average here is the papers'."
+        ]
+    if probes:
+        lines.append(
+            f"Probes ({', '.join(probes)}) have an average of their own: they are made of the corpus's held-out text, "
+            "tell runs on one corpus apart and are no benchmark."
+        )
+    return lines
 
 
 def _partly_published(spec: GridSpec, group: Group) -> str:

@@ -8,7 +8,7 @@ does not measure (bits per byte and prompted tasks of a masked model) is None or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ class Timings(_Document):
 class RunResult:
     """One finished run: what it cost, how well its model does.
 
-    `tasks`, `items` (what the tasks' values are computed from) and `averages` are keyed by shots; a masked model cannot
-    be prompted and has none.
+    `tasks`, `items` (what the tasks' values are computed from), `averages` and `probe_averages` (prompted.py says of
+    what) are keyed by shots; a masked model cannot be prompted and has none.
     """
 
     run: Run
@@ -122,6 +122,7 @@ class RunResult:
     averages: dict[int, float]
     finetuned: dict[str, FinetuneScores]
     """By task; empty of a model that continues text, which is prompted instead."""
+    probe_averages: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def _read_run(run: Run, spec: GridSpec, results: Path) -> RunResult:
         items=prompted.items,
         averages=prompted.averages,
         finetuned=_read_finetuned(run, spec.finetuning, results, heldout.model_digest),
+        probe_averages=prompted.probe_averages,
     )
 
 

@@ -1,7 +1,8 @@
 """Scores by task: what every variant reaches on each, and whether its difference to the baseline could be the items'.
 
-The CSV is long, one row a task, number of shots and run group, and one more for the average of the tasks; LaTeX and
-JSON are wide, a section for each group of tasks and number of shots. Two intervals answer two questions: `_interval`
+The CSV is long, one row a task, number of shots and run group, one more for the average of the tasks, and another for
+that of the probes where these are no part of it; LaTeX and JSON are wide, a section for each group of tasks and number
+of shots. Two intervals answer two questions: `_interval`
 (from three seeds on) whether another seed could give another difference, `_low` and `_high` (paired bootstrap) whether
 other items of the same task could.
 """
@@ -19,8 +20,8 @@ from dataeff.evaluate.bootstrap import interval, resampled
 from dataeff.evaluate.rescore import Floats
 from dataeff.evaluate.scores import TaskScore
 from dataeff.study.specs import GridSpec
-from dataeff.tables.prompted import averaged_tasks
-from dataeff.tables.quality import IDENTITY, average, differences, identity, mean_of, notes
+from dataeff.tables.prompted import averaged_probes, averaged_tasks
+from dataeff.tables.quality import IDENTITY, average, differences, identity, mean_of, notes, probe_average
 from dataeff.tables.results import Group, RunResult, group_by_seed, references
 from dataeff.tables.table import Column, Table, csv_text
 
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 Cell = tuple[str, int]
 """A task at a number of shots."""
 
-AVERAGE = "average"
+AVERAGE, PROBES = "average", "average of probes"
 FACTS = ("group", "metric", "scoring", "published_as", "higher_is_better", "items", "truncated_prompts", "chance")
 SHARES = ("mean", "f1", "matthews_corrcoef")
 """Aggregations whose values are shown in percent."""
@@ -109,17 +110,21 @@ def _row(group: Group, runs: list[RunResult], cell: Cell, resamples: Resamples) 
 
 
 def _averages(group: Group, runs: list[RunResult], resamples: Resamples) -> list[Row]:
-    """A row for the average of the tasks at each number of shots that has one."""
+    """A row for the average of the tasks, and one for that of the probes, at each number of shots that has one."""
+    asked = group.results[0].tasks
     rows = []
-    for shots, tasks in group.results[0].tasks.items():
-        names = averaged_tasks(tasks)
-        if not names:
-            continue
-        facts = {"items": sum(tasks[name].items for name in names), "metric": f"mean of {len(names)} tasks"}
-        row = identity(group) | {"task": AVERAGE, "shots": shots, "higher_is_better": True, **facts}
-        row |= mean_of("value", (result.averages[shots] for result in group.results))
-        row |= mean_of("value_delta", differences(group, runs, group.data, partial(average, shots)))
-        rows.append(row | _paired(group, runs, [resamples[name, shots] for name in names]))
+    for shots, tasks in asked.items():
+        for title, names, mean in (
+            (AVERAGE, averaged_tasks(asked, shots), partial(average, shots)),
+            (PROBES, averaged_probes(asked, shots), partial(probe_average, shots)),
+        ):
+            if not names:
+                continue
+            facts = {"items": sum(tasks[name].items for name in names), "metric": f"mean of {', '.join(names)}"}
+            row = identity(group) | {"task": title, "shots": shots, "higher_is_better": True, **facts}
+            row |= mean_of("value", (mean(result) for result in group.results))
+            row |= mean_of("value_delta", differences(group, runs, group.data, mean))
+            rows.append(row | _paired(group, runs, [resamples[name, shots] for name in names]))
     return rows
 
 
@@ -190,6 +195,8 @@ def _about(task: str, score: TaskScore) -> str:
         parts.append("scored as the papers' harness (0.2.0) did")
     if not score.averaged or not score.higher_is_better:
         parts.append("not in the average")
+    if score.own_split_items:
+        parts.append("examples of the scored split, never the item itself")
     if score.truncated_prompts:
         parts.append(f"{score.truncated_prompts:,} prompts longer than the context")
     about = score.about.rstrip(".")
