@@ -155,11 +155,22 @@ def check_splits(
 
 
 def read_definition(task: str, where: str) -> Definition:
-    """The definition of this name in evaluate/tasks/ or else in the harness; `where` is told in the error."""
+    """The definition of this name in evaluate/tasks/ or else in the harness, or the file of one's own that `task` is
+    the path of; `where` is told in the error.
+    """
+    if task.endswith(".yaml"):
+        return Definition(_own_file(task, where), _read(Path(task)))
     path = _find(task)
     if path is None:
         raise unknown_name("task", task, known_tasks(), where)
     return Definition(path, _read(path))
+
+
+def _own_file(task: str, where: str) -> Path:
+    path = Path(task).resolve()
+    if not path.is_file():
+        raise DataeffError(f"{where}: no such file {path}; write the task's definition there, or correct the path")
+    return path
 
 
 @lru_cache(maxsize=256)

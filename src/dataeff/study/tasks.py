@@ -76,12 +76,12 @@ class HeldoutTask(Frozen):
 
 
 class HarnessTask(Frozen):
-    """An lm-eval task, the harness's own or one of ours (evaluate/tasks/), on a pinned dataset."""
+    """An lm-eval task, the harness's own, one of ours (evaluate/tasks/) or a file of one's own, on a pinned dataset."""
 
     kind: Literal["harness"]
     about: str
     group: Name = Field(description="tasks that are run in one process, so that a model is loaded once")
-    task: str = Field(description="its name in the harness or in evaluate/tasks/")
+    task: str = Field(description="its name in the harness or in evaluate/tasks/, or the path of a .yaml of one's own")
     version: float = Field(description="of the task's definition; another one is refused, since scores move with it")
     data: Name
     metric: str
