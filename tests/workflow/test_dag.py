@@ -60,6 +60,24 @@ def test_a_fresh_checkout_has_every_job_once(checkout: Checkout, scale: str) -> 
     assert expected == {"Snakefile", "workflow", "config", "profiles", "results", ".snakemake"}
 
 
+def test_the_papers_grid_has_every_evaluation_and_finetuning(checkout: Checkout) -> None:
+    """30 GPTs at four groups of tasks (0 and 10 shots in one job), 16 BERTs at GLUE's eight and four older tasks."""
+    counts = checkout.counts(checkout.dry_run("--config", "scale=paper", "grid=papers"))
+    assert (counts["evaluate"], counts["evaluate_heldout"], counts["finetune"]) == (30 * 4, 46, 16 * 12)
+    specs = {
+        path.stem: yaml.safe_load(path.read_text()) for path in checkout.results.glob("paper/specs/evaluate/*.yaml")
+    }
+    asked = {task["published_as"] for spec in specs.values() for task in spec["tasks"].values() if task["published_as"]}
+    assert (len(specs), len(asked)) == (4, 19)
+    assert all(spec["shots"] == [0, 10] for spec in specs.values())
+    tuned = [yaml.safe_load(path.read_text()) for path in checkout.results.glob("paper/specs/finetune/*.yaml")]
+    trainings = {spec["name"]: len(spec["recipe"]["seeds"]) * len(spec["recipe"]["learning_rates"]) for spec in tuned}
+    assert trainings == {
+        **dict.fromkeys(("mnli", "qqp", "qnli", "sst2", "cola", "stsb", "mrpc", "rte"), 20),
+        **dict.fromkeys(("megatron_mnli", "megatron_qqp", "race_middle", "race_high"), 5),
+    }
+
+
 def test_the_checkout_s_own_snakefile_from_another_folder(starter: Starter, tmp_path: Path) -> None:
     """`snakemake -s CHECKOUT/Snakefile` works in a folder of one's own, with the checkout's config and profile."""
     elsewhere = Checkout(tmp_path / "empty", starter)

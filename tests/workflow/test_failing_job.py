@@ -55,3 +55,14 @@ def test_the_others_go_on_if_asked(checkout: Checkout) -> None:
     status, _ = checkout.snakemake("--cores", "4", "--keep-going", **FAILING)
     assert status != 0
     assert checkout.todo() == {f"pretrain {RUN}", *EVALUATED} | CLOSING
+
+
+def test_data_of_tasks_that_cannot_be_had_stop_every_training(checkout: Checkout) -> None:
+    """Named before a card is asked for, however much else may go on."""
+    (checkout.results / "data/datasets/package_quartz.json").unlink()
+    status, said = checkout.snakemake("--cores", "4", "--keep-going", FAIL="fetch_eval package_quartz.json")
+    assert status != 0
+    assert "stand-in: fetch_eval of package_quartz.json was told to fail" in said
+    missing = checkout.todo()
+    assert f"pretrain {RUN}" in missing
+    assert f"plan {RUN}" not in missing, "what needs no such data goes on"
