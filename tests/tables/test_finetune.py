@@ -127,6 +127,7 @@ def test_it_is_written_as_the_other_tables_are(tmp_path: Path) -> None:
     assert latex.count("\\begin{tabular}") == 2
     notes = " ".join(table.notes)
     assert "reviews: is a review positive. Stands in for SST-2. accuracy; trained on 1,000 items, 6 trainings" in notes
+    assert "Reviews: 200 items of validation, 100 of them chosen by, 3 cut to the length." in notes
     assert "so that it is too high" in notes
 
 

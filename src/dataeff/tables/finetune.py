@@ -212,6 +212,7 @@ def _notes(runs: Sequence[RunResult], groups: Sequence[Group], published: bool) 
 def _about(task: str, scores: FinetuneScores) -> str:
     measured = "; ".join(
         f"{name}: {column.items:,} items of {column.split}, {column.selection_items:,} of them chosen by"
+        + (f", {column.cut_items:,} cut to the length" if column.cut_items else "")
         for name, column in scores.columns.items()
     )
     stands_in = f" Stands in for {scores.stands_in_for}." if scores.stands_in_for else ""
