@@ -15,6 +15,7 @@ import pytest
 
 from dataeff.errors import DataeffError
 from dataeff.evaluate.datasets import fetch_dataset, read_dataset, read_split
+from dataeff.evaluate.model import OFFLINE
 from dataeff.files import read_json, read_yaml, write_json
 from dataeff.study.specs import DatasetSpec
 from dataeff.study.tasks import Dataset, TasksFile
@@ -54,7 +55,9 @@ def hub_spec(**changes: Any) -> DatasetSpec:
 
 def in_process_of_its_own(spec: DatasetSpec, folder: Path, url: str) -> dict[str, Any]:
     """What a process says that talks to the hub at `url`: the library reads HF_ENDPOINT when it is imported."""
-    environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(folder / "home"), "HF_TOKEN": ""}
+    # A model that another test has opened in this process has told the libraries to stay offline.
+    inherited = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    environment = {**inherited, "HF_ENDPOINT": url, "HF_HOME": str(folder / "home"), "HF_TOKEN": ""}
     command = [sys.executable, "-c", SCRIPT, spec.model_dump_json(), str(folder / "cache"), str(folder / "out.json")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
