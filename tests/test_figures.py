@@ -166,7 +166,7 @@ def test_a_missing_input_is_named_and_the_old_folder_stays(tmp_path: Path, file:
 
 
 def test_a_damaged_metrics_row_is_named(tmp_path: Path) -> None:
-    from dataeff.figures.training import read_probes
+    from dataeff.figures.probes import read_probes
 
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "heldout_loss": 5.0, "effective_tokens": 10}\n{"heldout_loss": ', encoding="utf-8")
@@ -230,20 +230,98 @@ def test_no_difficulty_histogram_without_a_selection_metric(tmp_path: Path) -> N
     assert set(read_json(tmp_path / "out" / figures.CAPTIONS)) == ALL - {"difficulty_histogram"}
 
 
-def test_the_drawn_lines_are_the_probes_in_their_variants_styles(small: tuple[Path, Path], drawn: None) -> None:
+def band_of(axis: Any, number: int) -> tuple[float, float]:
+    """The lowest and highest loss at the end of a drawn band."""
+    corners = axis.collections[number].get_paths()[0].vertices
+    ends = corners[corners[:, 0] == corners[:, 0].max(), 1]
+    return float(ends.min()), float(ends.max())
+
+
+def test_the_drawn_lines_are_means_over_seeds_in_bands_of_their_range(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
     from dataeff.figures.style import variant_styles
-    from dataeff.figures.training import loss_figure, probes_of
+    from dataeff.figures.training import loss_figure
 
     spec, styles = small_spec(), variant_styles(small_spec())
     part = part_of(spec, small[0])
-    lines = loss_figure(part, probes_of(part, small[0]), styles).drawing.axes[0].lines
-    assert [line.get_color() for line in lines] == [styles[run.variant].colour for run in spec.runs]
-    assert [line.get_ydata()[-1] for line in lines] == [heldout_loss(run) for run in spec.runs]
+    figure = loss_figure(part, probes_of(part, small[0]), styles)
+    axis = figure.drawing.axes[0]
+    assert [line.get_color() for line in axis.lines] == [styles[name].colour for name in ("baseline", "easy_first")]
+    for number, name in enumerate(("baseline", "easy_first")):
+        ends = [heldout_loss(run) for run in spec.runs if run.variant == name]
+        assert axis.lines[number].get_ydata()[-1] == pytest.approx(np.mean(ends))
+        assert band_of(axis, number) == pytest.approx((min(ends), max(ends)))
+    assert "mean over 3 seeds, the band around it runs from their lowest to their highest" in figure.caption
+
+
+def test_one_seed_has_no_band(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import loss_figure
+
+    spec = small_spec((1,))
+    part = part_of(spec, small[0])
+    figure = loss_figure(part, probes_of(part, small[0]), variant_styles(spec))
+    assert not any(axis.collections for axis in figure.drawing.axes)
+    assert "one seed" in figure.caption
+    assert "band" not in figure.caption
+
+
+def note_times(spec: GridSpec, results: Path, seconds_a_step: float, variants: tuple[str, ...]) -> None:
+    """The time of every probe, as training writes it: here in proportion to the steps."""
+    for run in (run for run in spec.runs if run.variant in variants):
+        folder = results / "pretrain" / run.name
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        steps = [row["step"] for row in rows if "heldout_loss" in row]
+        points = [{"step": step, "training_seconds": step * seconds_a_step} for step in steps]
+        write_json(folder / "timings.json", read_json(folder / "timings.json") | {"heldout_points": points})
+
+
+def test_losses_by_time_are_of_the_runs_that_noted_it(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
+    from dataeff.figures.style import variant_styles
+    from dataeff.figures.training import course_figure
+
+    spec = small_spec((1, 2))
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+
+    def by_time() -> Any:
+        part = part_of(spec, results)
+        return course_figure(part, probes_of(part, results), variant_styles(spec), "training_seconds")
+
+    assert by_time() is None
+    note_times(spec, results, 10.0, ("easy_first",))
+    figure = by_time()
+    (line,) = figure.drawing.axes[0].lines
+    steps = read_json(results / "pretrain" / spec.runs[-1].name / "run.json")["steps"]
+    assert line.get_xdata()[-1] == pytest.approx(steps * 10 / 60)
+    assert labels_of(figure.drawing).count("training time (minutes)") == 1
+    assert "did not note the time of each probe: baseline 100%" in figure.caption
+    assert figure.name == "loss_vs_training_time"
+    note_times(spec, results, 10.0, ("baseline",))
+    assert "did not note" not in by_time().caption
+
+
+def test_many_variants_are_spread_over_panels_with_the_baseline_in_each(tmp_path: Path) -> None:
+    from dataeff.figures.probes import probes_of
+    from dataeff.figures.training import MOST_VARIANTS, panels_of
+
+    names = ["a", "baseline", *"bcdefghijk"]
+    spec = grid_spec((1,), {name: Variant() for name in names})
+    spec = with_fractions(spec, {Fraction(1): names, Fraction(1, 2): ["baseline", "a"]})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    panels = panels_of(part.groups, probes_of(part, results), "effective_tokens")
+    assert [panel.title for panel in panels] == [*(f"100% data ({number} of 3)" for number in (1, 2, 3)), "50% data"]
+    shown = [[course.variant for course in panel.courses] for panel in panels[:3]]
+    assert all(names[0] == "baseline" and len(names) <= MOST_VARIANTS for names in shown)
+    assert [name for names in shown for name in names[1:]] == list("abcdefghijk")
 
 
 def test_an_exported_average_is_a_mark_of_its_own(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
     from dataeff.figures.style import variant_styles
-    from dataeff.figures.training import loss_figure, probes_of
+    from dataeff.figures.training import loss_figure
 
     spec = small_spec((1,))
     results, _, _ = write_results(tmp_path, spec)
@@ -352,8 +430,9 @@ def labels_of(drawing: Any) -> str:
 
 def test_masked_losses_are_on_axes_of_their_own(tmp_path: Path, drawn: None) -> None:
     from dataeff.figures.comparison import compared, domain_figure, quality_figure
+    from dataeff.figures.probes import probes_of
     from dataeff.figures.style import variant_styles
-    from dataeff.figures.training import loss_figure, probes_of
+    from dataeff.figures.training import loss_figure
 
     spec = both_families()
     results, _, _ = write_results(tmp_path, spec, benchmarks=False)
@@ -378,8 +457,9 @@ def test_masked_losses_are_on_axes_of_their_own(tmp_path: Path, drawn: None) -> 
 
 
 def test_masked_models_have_a_figure_of_their_two_objectives(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
     from dataeff.figures.style import variant_styles
-    from dataeff.figures.training import objectives_figure, probes_of
+    from dataeff.figures.training import objectives_figure
 
     spec = only(both_families(), "bert")
     results, _, _ = write_results(tmp_path, spec, benchmarks=False)
@@ -418,8 +498,9 @@ ELEVEN = [Fraction(1, number) for number in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20
 
 
 def test_many_data_fractions_are_wrapped_and_the_least_compared_named(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.probes import probes_of
     from dataeff.figures.style import variant_styles
-    from dataeff.figures.training import loss_figure, probes_of
+    from dataeff.figures.training import loss_figure
 
     names = ["baseline", "ltd"]
     spec = with_fractions(grid_spec(), dict.fromkeys(ELEVEN, names) | {Fraction(1, 25): ["baseline"]})
@@ -427,7 +508,8 @@ def test_many_data_fractions_are_wrapped_and_the_least_compared_named(tmp_path: 
     part = part_of(spec, results)
     figure = loss_figure(part, probes_of(part, results), variant_styles(spec))
     titles = [axis.get_title(loc="left") for axis in figure.drawing.axes]
-    assert titles[:3] == ["100% data: whole run", "100% data: second half", "50% data: second half"]
+    assert titles[:3] == ["100% data: whole run", "100% data", "50% data"]
+    assert "the others are of the second half" in figure.caption
     assert len(titles) == 12
     assert "4%" in figure.caption.partition("not drawn: ")[2]
     assert len({round(axis.get_position().x0, 2) for axis in figure.drawing.axes}) == 3

@@ -58,10 +58,14 @@ def _of_family(part: Part, results: Path, styles: Mapping[str, Style]) -> Iterat
     from dataeff.figures.comparison import compared, domain_figure, quality_figure
     from dataeff.figures.data_fractions import data_figure, series
     from dataeff.figures.pacing import pacing_figures, plan_shapes
-    from dataeff.figures.training import loss_figure, objectives_figure, probes_of
+    from dataeff.figures.probes import probes_of
+    from dataeff.figures.training import course_figure, loss_figure, objectives_figure
 
     probes = probes_of(part, results)
     yield loss_figure(part, probes, styles)
+    by_time = course_figure(part, probes, styles, "training_seconds")
+    if by_time is not None:
+        yield by_time
     if any(probe.order_accuracy is not None for probe in probes.values()):
         yield objectives_figure(part, probes, styles)
     groups = compared(part)

@@ -109,6 +109,12 @@ def token_unit(largest: float) -> tuple[float, str]:
     return next(unit for unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")) if largest >= unit[0] / 10)
 
 
+def time_unit(longest_seconds: float) -> tuple[float, str]:
+    """What to divide seconds by, and the axis label's word for it."""
+    longer = ((3600.0, "hours"), (60.0, "minutes"))
+    return next((unit for unit in longer if longest_seconds >= 2 * unit[0]), (1.0, "seconds"))
+
+
 def legend_below(drawing: Any, variants: Sequence[str], styles: Mapping[str, Style]) -> None:
     """One legend for all panels, under them, in the grid's order, with as many columns as the longest name leaves."""
     handles = [plt.Line2D([], [], label=name, **styles[name].course) for name in variants]
