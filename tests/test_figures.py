@@ -536,6 +536,60 @@ def test_series_over_data_need_three_fractions(tmp_path: Path, drawn: None) -> N
     assert series(Part("gpt", two, alone=True)) == {}
 
 
+FOUR = [Fraction(1), Fraction(2, 3), Fraction(1, 2), Fraction(1, 4)]
+
+
+def test_the_pareto_front_has_the_points_and_marks_of_the_saving_table(tmp_path: Path, drawn: None) -> None:
+    import math
+
+    from dataeff.figures.pareto import front_of, pareto_figure, pareto_lines
+    from dataeff.figures.style import variant_styles
+    from dataeff.tables.saving import saving_table
+
+    names = ["baseline", "composed"]
+    spec = with_fractions(grid_spec(), {FOUR[0]: [*names, "ltd"], **dict.fromkeys(FOUR[1:], names)})
+    spec = spec.model_copy(
+        update={"runs": [run.model_copy(update={"seed": seed}) for run in spec.runs for seed in (1, 2, 3)]}
+    )
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    lines = pareto_lines(part)
+    assert [line.variant for line in lines] == names
+    full = {run.seed: heldout_loss(run) for run in spec.runs if run.variant == "baseline" and run.data == 1}
+    for line in lines:
+        kept = [
+            [
+                math.exp(full[run.seed] - heldout_loss(run))
+                for run in spec.runs
+                if (run.variant, run.data) == (line.variant, data)
+            ]
+            for data in reversed(FOUR)
+        ]
+        assert [point.kept.mean for point in line.points] == pytest.approx([np.mean(values) for values in kept])
+    front = front_of(lines)
+    assert all(first.kept.mean < second.kept.mean for first, second in pairwise(front))
+    best = max((point for line in lines for point in line.points), key=lambda point: point.kept.mean)
+    assert front[-1] == best
+    (axis,) = pareto_figure(part, lines, variant_styles(spec)).drawing.axes
+    rings = [line for line in axis.lines if line.get_markersize() == 11]
+    assert len(rings) == len(front)
+    row = next(row for row in saving_table(spec, part.runs).rows if row["variant"] == "composed")
+    marks = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "|" and line.get_markersize() == 9]
+    assert 100 * row["point_share"] == pytest.approx(marks[1])
+    assert f"{row['point_share']:.1%}" in lines[1].label
+
+
+def test_no_pareto_front_of_fewer_amounts_of_data_or_without_the_full_baseline(tmp_path: Path) -> None:
+    from dataeff.figures.pareto import pareto_lines
+
+    spec = with_fractions(grid_spec(), {data: ["baseline"] for data in FOUR})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    assert [line.variant for line in pareto_lines(part)] == ["baseline"]
+    assert pareto_lines(Part("gpt", part.runs[:3], alone=True)) == []
+    assert pareto_lines(Part("gpt", part.runs[1:], alone=True)) == []
+
+
 def change_plan(results: Path, run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -674,7 +728,7 @@ def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, draw
         texts = [text for text in drawing.findobj(Text) if text.get_text()]
         assert min(text.get_fontsize() for text in texts) >= SMALL, figure.name
         seen.append(figure.name)
-    assert len(seen) == 2 * 5 + 2  # five of each family, the objectives of one, and the difficulties
+    assert len(seen) == 2 * 6 + 2  # six of each family, the objectives of one, and the difficulties
 
 
 def test_labels_of_neighbouring_data_fractions_do_not_touch(tmp_path: Path, drawn: None) -> None:

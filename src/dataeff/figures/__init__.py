@@ -48,16 +48,18 @@ def _drawn(spec: GridSpec, results: Path, data: Path) -> Iterator[Figure]:
 
     styles = variant_styles(spec)
     for part in parts_of(read_runs(spec, results)):
-        yield from _of_family(part, results, styles)
+        yield from _of_family(part, spec, results, styles)
     indexes = selection_indexes(spec, data)
     if indexes:
         yield difficulty_figure(indexes)
 
 
-def _of_family(part: Part, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
+def _of_family(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
     from dataeff.figures.comparison import compared, domain_figure, quality_figure
     from dataeff.figures.data_fractions import data_figure, series
+    from dataeff.figures.kept_tokens import dropping_plans, kept_tokens_figure
     from dataeff.figures.pacing import pacing_figures, plan_shapes
+    from dataeff.figures.pareto import pareto_figure, pareto_lines
     from dataeff.figures.probes import probes_of
     from dataeff.figures.training import course_figure, loss_figure, objectives_figure
 
@@ -74,9 +76,16 @@ def _of_family(part: Part, results: Path, styles: Mapping[str, Style]) -> Iterat
     lines = series(part)
     if lines:
         yield data_figure(part, lines, styles)
+    curves = pareto_lines(part)
+    if curves:
+        yield pareto_figure(part, curves, styles)
     if groups:
         yield domain_figure(part, groups)
-    yield from pacing_figures(part, plan_shapes(part, results), styles)
+    shapes = plan_shapes(part, results)
+    yield from pacing_figures(part, shapes, styles)
+    dropping = dropping_plans(part, spec, shapes)
+    if dropping:
+        yield kept_tokens_figure(part, dropping)
 
 
 __all__ = ["CAPTIONS", "build"]
