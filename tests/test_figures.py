@@ -104,8 +104,8 @@ def test_the_core_grid_has_all_figures(tmp_path: Path) -> None:
     spec = grid_spec()
     results, data, _ = write_results(tmp_path, spec)
     figures.build(spec, results, data, tmp_path / "out")
-    assert {file.stem for file in (tmp_path / "out").glob("*.png")} == ALL
-    assert {file.stem for file in (tmp_path / "out").glob("*.pdf")} == ALL
+    assert {file.stem for file in (tmp_path / "out").glob("*.png")} == ALL | {"kept_tokens"}
+    assert {file.stem for file in (tmp_path / "out").glob("*.pdf")} == ALL | {"kept_tokens"}
 
 
 def test_builds_of_two_processes_are_equal_to_the_byte(small: tuple[Path, Path], tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_each_family_has_figures_of_its_own_with_its_own_units(tmp_path: Path, d
     }
     of_family = ALL - {"difficulty_histogram"}
     assert set(captions) == (
-        {f"{name}_{family}" for name in of_family for family in ("gpt", "bert")}
+        {f"{name}_{family}" for name in of_family | {"kept_tokens"} for family in ("gpt", "bert")}
         | {"objectives_bert", "difficulty_histogram"}
     )
     for name, words in captions.items():
@@ -624,6 +624,25 @@ def test_equal_plans_share_a_row_and_a_variant_has_one(tmp_path: Path, drawn: No
     assert figure.drawing.axes[2].get_title(loc="left") == "ltd, one_route, 100% data"
 
 
+def test_kept_tokens_are_the_plan_s_in_the_layers_that_drop_some(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.kept_tokens import dropping_plans, kept_tokens_figure
+    from dataeff.figures.pacing import plan_shapes, read_steps
+
+    spec = with_fractions(grid_spec(), {Fraction(1): ["baseline", "cl_seqtru", "ltd", "composed"]})
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    plans = dropping_plans(part, spec, plan_shapes(part, results))
+    assert [plan.shape.variants for plan in plans] == [["ltd"], ["composed"]]
+    figure = kept_tokens_figure(part, plans)
+    for axis, run in zip(figure.drawing.axes, spec.runs[2:], strict=False):
+        (mesh,) = axis.collections
+        steps = read_steps(results / "plan" / run.name / "steps.parquet")
+        first, second, third, last = np.asarray(mesh.get_array())
+        assert second.tolist() == third.tolist() == steps["kept_tokens"].tolist()
+        assert first.tolist() == last.tolist() == steps["sequence_length"].tolist()
+    assert dropping_plans(part, spec, plan_shapes(Part("gpt", part.runs[:2], alone=True), results)) == []
+
+
 def test_windows_and_length_buckets_are_drawn_as_what_they_are(tmp_path: Path, drawn: None) -> None:
     from dataeff.figures.pacing import pacing_figures, plan_shapes
     from dataeff.figures.style import variant_styles
@@ -728,7 +747,7 @@ def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, draw
         texts = [text for text in drawing.findobj(Text) if text.get_text()]
         assert min(text.get_fontsize() for text in texts) >= SMALL, figure.name
         seen.append(figure.name)
-    assert len(seen) == 2 * 6 + 2  # six of each family, the objectives of one, and the difficulties
+    assert len(seen) == 2 * 7 + 2  # seven of each family, the objectives of one, and the difficulties
 
 
 def test_labels_of_neighbouring_data_fractions_do_not_touch(tmp_path: Path, drawn: None) -> None:

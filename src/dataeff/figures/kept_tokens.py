@@ -17,10 +17,10 @@ from dataeff.figures.part import Part
 from dataeff.figures.style import SMALL, WIDTH_INCHES, Figure, token_unit
 from dataeff.study.specs import GridSpec, dropped_layers
 
-SHADES = "cividis"
-"""Even in lightness, so that it reads the same in grey and with any colour vision."""
+SHADES = "YlGnBu_r"
+"""The fewer tokens the darker, in grey and with any colour vision."""
 MOST_PLANS = 8
-LINES_OF_A_GAP = 0.6
+EVERY_LAYER_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def kept_tokens_figure(part: Part, plans: Sequence[DroppingPlan]) -> Figure:
             rasterized=True,
         )
         axis.set_title(plan.shape.label, fontsize=7.5, fontweight="normal", pad=3)
-        axis.set_yticks(
-            sorted({1, layers} | set(range(layers // 2 + 1, layers, layers)) if layers > 4 else range(1, layers + 1))
-        )
+        axis.set_yticks(range(1, layers + 1) if layers <= EVERY_LAYER_NAMED else [1, layers // 2, layers])
         axis.tick_params(axis="y", labelsize=SMALL)
         axis.grid(visible=False)
     axes[-1, 0].set_xlabel(f"effective tokens ({word})")
