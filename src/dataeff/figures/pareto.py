@@ -135,9 +135,9 @@ def pareto_figure(part: Part, lines: Sequence[Line], styles: Mapping[str, Style]
         "Each point is the end of runs whose learning rate decayed over that amount of data. Quality kept is exp(loss "
         f"of the {BASELINE} on 100% of the data less the loss) on held-out text, of the same seed; tokens are "
         "effective (layer-averaged) ones, as a share of that run's. Ringed: the Pareto front, no other point has more "
-        f"quality with as many tokens. Vertical marks: where a curve reaches {QUALITY_KEPT:.0%} of the quality (short) and "
-        "all of it (long), read between its points; what is left to 100% of the tokens is the saving. Where several "
-        f"variants have as many tokens, they stand a little apart. "
+        "quality with as many tokens. Vertical marks: where a curve, read between its points, reaches "
+        f"{QUALITY_KEPT:.0%} of the quality (short) and all of it (long); what is left to 100% of the tokens is the "
+        "saving. Where several variants have as many tokens, they stand a little apart. "
         + _about_seeds([group for group in part.groups if group.variant in shown]),
         drawing,
     )
