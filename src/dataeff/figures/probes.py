@@ -23,13 +23,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Probes:
-    """The held-out probes of one run: effective tokens so far, the loss in the family's unit, and of a masked model
-    the share of segment pairs whose order is told right. `training_seconds` is None of a run that did not note them;
+    """The held-out probes of one run: tokens so far, the loss in the family's unit, and of a masked model the share of
+    segment pairs whose order is told right. `training_seconds` is None of a run that did not note them;
     `averaged_loss` is that of the weights' average, if the run exports one.
     """
 
     steps: NDArray[np.int64]
     effective_tokens: Floats
+    raw_tokens: Floats
     loss: Floats
     order_accuracy: Floats | None = None
     training_seconds: Floats | None = None
@@ -58,7 +59,7 @@ def read_probes(path: Path) -> Probes:
             rows = [json.loads(line) for line in stream if '"heldout_loss"' in line]
         columns = {
             name: np.array([row[name] for row in rows], dtype=np.float64)
-            for name in ("step", "effective_tokens", "heldout_loss", ORDER_ACCURACY)
+            for name in ("step", "effective_tokens", "raw_tokens", "heldout_loss", ORDER_ACCURACY)
             if name != ORDER_ACCURACY or any(name in row for row in rows)
         }
     except FileNotFoundError:
@@ -68,7 +69,8 @@ def read_probes(path: Path) -> Probes:
     if not rows:
         raise DataeffError(f"{path}: no row has a held-out loss; run `pretrain` of this run again")
     steps = columns["step"].astype(np.int64)
-    return Probes(steps, columns["effective_tokens"], columns["heldout_loss"], columns.get(ORDER_ACCURACY))
+    effective, raw, loss = (columns[name] for name in ("effective_tokens", "raw_tokens", "heldout_loss"))
+    return Probes(steps, effective, raw, loss, columns.get(ORDER_ACCURACY))
 
 
 def probes_of(part: Part, results: Path) -> dict[str, Probes]:
