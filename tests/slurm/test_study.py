@@ -34,7 +34,8 @@ SITE = {
 }
 ON_GPUS = {"pretrain", "evaluate", "evaluate_heldout"}
 CANARIES = ("gpt-composed-100-s1234", "bert-composed-100-s1234")
-FILES_OF_A_RUN = 45
+FILES_OF_A_RUN = 48
+"""With two groups of tasks at two counts of shots."""
 
 
 @pytest.mark.parametrize("arguments", [(), ("--config", "scale=paper"), ("--config", "scale=paper", "grid=papers")])
