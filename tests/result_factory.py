@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataeff import keyed
+from dataeff.admission import Admission
 from dataeff.evaluate.definitions import shots_of
 from dataeff.evaluate.records import write_records
 from dataeff.evaluate.rescore import standard_error, task_items
@@ -28,9 +29,10 @@ from dataeff.evaluate.scores import (
     TaskScore,
     write_scores,
 )
-from dataeff.files import canonical_digest, read_yaml, write_json, write_text
+from dataeff.files import canonical_digest, read_yaml, write_json, write_manifest, write_text
 from dataeff.finetune.aggregate import best_epoch, honest_rule, published_rule
 from dataeff.finetune.scores import ColumnItems, EpochValues, FinetuneScores, Trial
+from dataeff.order import SampleOrder
 from dataeff.provenance import Machine
 from dataeff.study.base import FamilyName
 from dataeff.study.load import extend
@@ -55,6 +57,7 @@ SOFTWARE = {"python": "3.11.2", "torch": "2.13.0", "deepspeed": "0.19.8", "trans
 MACHINE = Machine(cpu="A <test> processor", cores=2, gpu=None)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LENGTH, BATCH, NOMINAL_STEPS = 256, 8, 220
+SAMPLES = 2700
 TRAIN_TOKENS = LENGTH * BATCH * NOMINAL_STEPS
 
 
@@ -244,6 +247,7 @@ def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[
     for run in spec.runs:
         _write_run(results, spec, run)
     _write_difficulty(data, spec)
+    _write_orders(results, data, spec)
     card = data / "corpus.json"
     write_json(card, corpus_card())
     for shard, tokens in (("00", 600_000), ("01", 400_000)):
@@ -516,10 +520,30 @@ def _write_difficulty(data: Path, spec: GridSpec) -> None:
             )
             folder.mkdir(parents=True)
             random = keyed.generator(1, "difficulty")
-            value = np.concatenate([random.normal(1650, 120, 2200), random.normal(1100, 60, 500)]).astype(np.int64)
+            value = np.concatenate([random.normal(1650, 120, SAMPLES - 500), random.normal(1100, 60, 500)]).astype(
+                np.int64
+            )
             np.save(folder / "value.npy", value)
             np.save(folder / "order.npy", np.argsort(value, kind="stable"))
-            write_json(folder / "index.json", {"metric": metric, "samples": len(value)})
+            ends = {"min": int(value.min()), "max": int(value.max())}
+            write_json(folder / "index.json", {"metric": metric, "samples": len(value), **ends})
+            write_manifest(folder)
+
+
+def _write_orders(results: Path, data: Path, spec: GridSpec) -> None:
+    """The sample order of every run that selects by the percentile of one metric."""
+    for run in spec.runs:
+        selections = spec.variants[run.family][run.variant].selections
+        plan = results / "plan" / run.name
+        if len(selections) != 1 or next(iter(selections.values())).by != "percentile":
+            continue
+        (metric,) = selections
+        item = data / spec.tokenizers[run.family] / f"{run.family}-{spec.models[run.family].sequence_length}"
+        percentiles = pq.read_table(plan / "steps.parquet").column(f"{metric}_percentile").to_numpy()
+        pools = np.maximum.accumulate(np.maximum(percentiles * SAMPLES // 100, 1))
+        admission = Admission.of_index(item / "analyze" / metric)
+        order = SampleOrder.build(seed=run.seed, batch_size=BATCH, pool_sizes=pools, admission=admission)
+        order.save(plan / "order.json")
 
 
 def _write_benchmarks(results: Path, data: Path, spec: GridSpec) -> None:

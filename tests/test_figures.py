@@ -19,6 +19,7 @@ import pytest
 from dataeff import figures
 from dataeff.errors import DataeffError
 from dataeff.figures.part import Part, parts_of
+from dataeff.figures.seen import read_or_gather
 from dataeff.files import check_manifest, read_json, write_json
 from dataeff.study.base import FamilyName
 from dataeff.study.specs import GridSpec, write_spec
@@ -34,7 +35,8 @@ from tests.result_factory import (
     write_results,
 )
 
-ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "pacing", "difficulty_histogram"}
+CURRICULUM = {"difficulty_histogram", "seen"}
+ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "pacing"} | CURRICULUM
 ACCURACY = "heldout_sentence_order_accuracy"
 SELECTING = Variant(
     curriculum={"vocab_rarity": MetricCurriculum(apply="select", pacing=Pacing(start="1", end="100", over="0.5"))}
@@ -126,6 +128,7 @@ def test_builds_of_two_processes_are_equal_to_the_byte(small: tuple[Path, Path],
     assert all(entry["title"] and entry["caption"] for entry in captions.values())
     assert set(first) == {f"{name}.{suffix}" for name in ALL for suffix in ("pdf", "png")} | {
         figures.CAPTIONS,
+        figures.SEEN,
         "manifest.json",
     }
     assert check_manifest(tmp_path / "first") is None
@@ -226,8 +229,8 @@ def test_no_difficulty_histogram_without_a_selection_metric(tmp_path: Path) -> N
     spec = grid_spec((1,), {"baseline": Variant(), "plain": Variant()})
     results, data, _ = write_results(tmp_path, spec, benchmarks=False)
     figures.build(spec, results, data, tmp_path / "out")
-    assert {file.stem for file in (tmp_path / "out").glob("*.png")} == ALL - {"difficulty_histogram"}
-    assert set(read_json(tmp_path / "out" / figures.CAPTIONS)) == ALL - {"difficulty_histogram"}
+    assert {file.stem for file in (tmp_path / "out").glob("*.png")} == ALL - CURRICULUM
+    assert set(read_json(tmp_path / "out" / figures.CAPTIONS)) == ALL - CURRICULUM
 
 
 def band_of(axis: Any, number: int) -> tuple[float, float]:
@@ -401,12 +404,12 @@ def test_each_family_has_figures_of_its_own_with_its_own_units(tmp_path: Path, d
     add_sentence_order(spec, results)
     captions = {
         figure.name: {"title": figure.title, "caption": figure.caption}
-        for figure in figures._drawn(spec, results, data)
+        for figure in figures._drawn(spec, results, data, read_or_gather(spec, results, data))
     }
-    of_family = ALL - {"difficulty_histogram"}
+    of_family = ALL - CURRICULUM
     assert set(captions) == (
         {f"{name}_{family}" for name in of_family | {"kept_tokens"} for family in ("gpt", "bert")}
-        | {"objectives_bert", "difficulty_histogram"}
+        | {"objectives_bert", "difficulty_histogram", "seen_gpt", "seen_bert"}
     )
     for name, words in captions.items():
         if name.endswith("_bert"):
@@ -643,6 +646,61 @@ def test_kept_tokens_are_the_plan_s_in_the_layers_that_drop_some(tmp_path: Path,
     assert dropping_plans(part, spec, plan_shapes(Part("gpt", part.runs[:2], alone=True), results)) == []
 
 
+def test_what_a_curriculum_saw_is_read_from_its_order(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.seen import gather
+    from dataeff.figures.seen_figures import seen_figure
+    from dataeff.figures.style import variant_styles
+    from dataeff.order import SampleOrder
+
+    spec = small_spec()
+    seen = gather(spec, *small)
+    (course,), (facts,) = seen.courses, seen.metrics
+    assert (course.variants, course.metric, course.data) == (["easy_first"], "vocab_rarity", "1")
+    values = np.load(small[1] / "bpe4k/gpt-256/analyze/vocab_rarity/value.npy")
+    order = SampleOrder.load(small[0] / "plan" / spec.runs[3].name / "order.json")
+    for point, after in pairwise(course.points):
+        drawn_there = values[np.concatenate([order.samples(step) for step in range(point.step, after.step)])]
+        assert point.samples == len(drawn_there)
+        assert (point.low, point.median, point.high) == tuple(np.percentile(drawn_there, [10, 50, 90]).round(3))
+    assert course.points[0].high < facts.corpus.low < facts.corpus.high
+    assert course.points[-1].high == pytest.approx(facts.corpus.high, rel=0.05)
+    assert facts.shown == []
+    figure = seen_figure(part_of(spec, small[0]), seen, variant_styles(spec))
+    assert figure is not None
+    (axis,) = figure.drawing.axes
+    assert axis.lines[-1].get_ydata().tolist() == [point.median for point in course.points]
+    assert set(axis.lines[0].get_ydata()) == {facts.corpus.median}
+
+
+def test_what_was_gathered_is_drawn_without_orders(small: tuple[Path, Path], tmp_path: Path) -> None:
+    from dataeff.figures.seen import gather, gathered_path, read_or_gather
+
+    spec = small_spec()
+    seen = gather(spec, *small)
+    write_json(gathered_path(tmp_path, spec), seen.model_dump(mode="json"))
+    assert read_or_gather(spec, tmp_path, tmp_path / "nothing") == seen
+    plain = grid_spec((1,), {"baseline": Variant()})
+    assert read_or_gather(plain, tmp_path / "other", tmp_path) is None
+
+
+def test_samples_are_shown_as_text_that_the_font_has(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.seen import MetricFacts, Seen, ShownSample, Spread
+    from dataeff.figures.seen_figures import CHARACTERS_A_LINE, samples_figure
+
+    text = "for $x in   range(3):⏎ 漢 " + "word " * 40
+    shown = [ShownSample(rank="easiest", sample=4, value=1234, text=text)]
+    corpus = Spread(low=1, median=2, high=3)
+    facts = MetricFacts(family="gpt", metric="mtld", samples=9, corpus=corpus, shown=shown)
+    part = part_of(small_spec(), small[0])
+    figure = samples_figure(part, Seen(metrics=[facts], courses=[]))
+    assert figure is not None
+    words = [text.get_text() for text in figure.drawing.texts]
+    assert "easiest: 1,234" in words
+    assert any(line.startswith("for $x in range(3):⏎ · word") for line in words)
+    assert max(map(len, words)) <= CHARACTERS_A_LINE
+    assert samples_figure(part, Seen(metrics=[facts.model_copy(update={"shown": []})], courses=[])) is None
+
+
 def test_windows_and_length_buckets_are_drawn_as_what_they_are(tmp_path: Path, drawn: None) -> None:
     from dataeff.figures.pacing import pacing_figures, plan_shapes
     from dataeff.figures.style import variant_styles
@@ -735,7 +793,7 @@ def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, draw
     results, data, _ = write_results(tmp_path, spec, benchmarks=False)
     add_sentence_order(spec, results)
     seen = []
-    for figure in figures._drawn(spec, results, data):
+    for figure in figures._drawn(spec, results, data, read_or_gather(spec, results, data)):
         drawing = figure.drawing
         drawing.draw_without_rendering()
         canvas = drawing.bbox
@@ -747,7 +805,7 @@ def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, draw
         texts = [text for text in drawing.findobj(Text) if text.get_text()]
         assert min(text.get_fontsize() for text in texts) >= SMALL, figure.name
         seen.append(figure.name)
-    assert len(seen) == 2 * 7 + 2  # seven of each family, the objectives of one, and the difficulties
+    assert len(seen) == 2 * 8 + 2  # eight of each family, the objectives of one, and the difficulties
 
 
 def test_labels_of_neighbouring_data_fractions_do_not_touch(tmp_path: Path, drawn: None) -> None:

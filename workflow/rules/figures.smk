@@ -3,8 +3,9 @@ rule figures:
         spec=f"{S}/specs/grid/{{grid}}.yaml",
         results=lambda wildcards: results_of(wildcards.grid),
         plans=lambda wildcards: expand(
-            f"{S}/plan/{{run}}/steps.parquet",
+            f"{S}/plan/{{run}}/{{file}}",
             run=study_of.names(study.grids[wildcards.grid]),
+            file=["steps.parquet", "order.json", "counts.npy"],
         ),
     output:
         report(

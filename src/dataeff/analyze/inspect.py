@@ -26,7 +26,7 @@ from dataeff.files import read_json
 from dataeff.samples import FACTS as SAMPLES_FACTS
 from dataeff.samples import SpecialIds, open_samples
 from dataeff.tokens.indexed_dataset import idx_path
-from dataeff.tokens.tokenizer import load
+from dataeff.tokens.tokenizer import Tokenizer, load
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
 ROWS = 20
@@ -207,10 +207,7 @@ def sample_lines(found: Found, places: Places, tokenizer: Path | None, count: in
         yield "To see samples, say where they lie: --samples-dir FOLDER --tokens PREFIX..., and --tokenizer FOLDER."
         return
     loaded = None if tokenizer is None else load(tokenizer)
-    ids = places.special_ids
-    if loaded is not None and loaded.form == "word_pieces":
-        ids = SpecialIds(loaded.cls_id, loaded.sep_id, loaded.pad_id)
-    samples = open_samples(places.samples, places.tokens, ids)
+    samples = open_samples(places.samples, places.tokens, _special_ids(loaded, places))
     if len(samples) != len(found.index):
         raise DataeffError(
             f"{found.folder}: an index of {len(found.index):,} samples, {places.samples} has {len(samples):,}; give "
@@ -229,6 +226,23 @@ def sample_lines(found: Found, places: Places, tokenizer: Path | None, count: in
             text = _ids(tokens) if loaded is None else safe_text(text_decoder(loaded)(tokens), SHOWN_CHARACTERS)
             yield textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ") or "    (no text)"
             yield ""
+
+
+def decoded(places: Places, tokenizer: Path, samples: Sequence[int], characters: int) -> list[str]:
+    """The beginnings of samples as text that is safe to show."""
+    assert places.samples is not None
+    loaded = load(tokenizer)
+    opened = open_samples(places.samples, places.tokens, _special_ids(loaded, places))
+    text_of, batch = text_decoder(loaded), opened.batch(np.asarray(samples, dtype=np.int64))
+    rows = zip(batch.tokens, batch.lengths.tolist(), strict=True)
+    return [safe_text(text_of(row[:length].tolist()), characters) for row, length in rows]
+
+
+def _special_ids(loaded: Tokenizer | None, places: Places) -> SpecialIds | None:
+    """Of the tokenizer where one is given, else as the analysis knows them."""
+    if loaded is not None and loaded.form == "word_pieces":
+        return SpecialIds(loaded.cls_id, loaded.sep_id, loaded.pad_id)
+    return places.special_ids
 
 
 def _ids(tokens: list[int]) -> str:

@@ -70,6 +70,16 @@ def read_steps(path: Path) -> dict[str, NDArray[Any]]:
     return {name: column[shown] for name, column in columns.items()}
 
 
+def read_column(path: Path, name: str) -> NDArray[Any]:
+    """One column of a steps table, every step of it."""
+    from pyarrow import parquet
+
+    if not path.is_file():
+        raise DataeffError(f"{path}: no such file; run `plan` of this run again")
+    column: NDArray[Any] = parquet.read_table(path, columns=[name]).column(name).to_numpy()
+    return column
+
+
 def plan_shapes(part: Part, results: Path) -> list[PlanShape]:
     """In the grid's order, one of every variant at its largest data fraction; equal ones are one."""
     largest = {group.variant: group for group in reversed(part.groups)}

@@ -1,7 +1,8 @@
 """From the results of a finished grid to a folder that can be committed: specs, plans, metrics, scores, times, logs.
 
 What grows with a run's length is thinned (steps of the plan, rows of the metrics), what grows with the corpus too (the
-sorted difficulties); no number that a table holds is touched. Weights, checkpoints and text stay behind.
+sorted difficulties); no number that a table holds is touched. What curricula have shown is gathered,
+with a few samples as text; weights, checkpoints and all other text stay behind.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from dataeff.errors import DataeffError
 from dataeff.families.traits import TRAITS
 from dataeff.figures.difficulty import selection_indexes, sorted_values
+from dataeff.figures.seen import gathered_path, read_or_gather
 from dataeff.files import atomic_directory, read_json, write_json, write_manifest, write_text
 from dataeff.study.specs import GridSpec, read_spec
 from dataeff.study.types import Run
@@ -59,6 +61,9 @@ def collect(spec: GridSpec, results: Path, data: Path, out: Path, command: str) 
             if _is_of(stage.stem, spec):
                 _copy(stage, folder / stage.relative_to(results))
         _collect_data(spec, data, folder / "data" / data.name)
+        seen = read_or_gather(spec, results, data)
+        if seen is not None:
+            write_json(gathered_path(folder, spec), seen.model_dump(mode="json"))
         write_json(folder / FACTS, _facts(spec, results, command))
         write_manifest(folder)
 
