@@ -337,3 +337,20 @@ def test_text_can_be_read_on_its_ground(text: str, look: int) -> None:
         for ground in behind:
             high, low = sorted((luminance(colours[name]), luminance(colours[ground])), reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ground)
+
+
+def test_easy_and_hard_samples_are_shown_as_text(inputs: Inputs, page: Page, tmp_path: Path) -> None:
+    assert "samples" not in page.values("id")
+    shutil.copytree(inputs.figures, tmp_path / "figures")
+    seen = read_json(inputs.figures / "seen.json")
+    seen["metrics"][0]["shown"] = [
+        {"rank": "easiest", "sample": 7, "value": 1234, "text": "the <cat> sat⏎on the mat"},
+        {"rank": "hardest", "sample": 9, "value": 99_999, "text": "zymurgy"},
+    ]
+    write_json(tmp_path / "figures" / "seen.json", seen)
+    report.build(*inputs._replace(figures=tmp_path / "figures"), tmp_path / "page.html")
+    found = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "samples" in found.values("id")
+    assert found.open == []
+    for expected in ("the <cat> sat⏎on the mat", "easiest", "sample 9, difficulty 99,999", "zymurgy"):
+        assert expected in found.visible

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dataeff.errors import DataeffError
-from dataeff.figures import CAPTIONS
+from dataeff.figures import CAPTIONS, SEEN
+from dataeff.figures.seen import Seen
 from dataeff.files import read_json
 from dataeff.report.evidence import link_to
+from dataeff.study.load import validate
 
 MAIN_FIGURES = ("data_saving", "saving", "pareto", "quality_vs_data", "quality_delta", "loss_vs_effective_tokens")
 """The one that stands beside the headline claims: the first of these that the grid has."""
 FORMS = {"PDF": "pdf", "SVG": "svg", "PNG": "png"}
-SAMPLES = "samples.json"
 
 
 def pictures_of(folder: Path, page_folder: Path) -> list[dict[str, Any]]:
@@ -57,7 +58,16 @@ def _is(picture: dict[str, Any], name: str) -> bool:
     return bool(picture["name"] == name or picture["name"].startswith(f"{name}_gpt"))
 
 
-def samples_of(folder: Path) -> dict[str, Any]:
-    """Decoded easy and hard samples by metric and rank; empty where the figures stage found none to decode."""
-    path = folder / SAMPLES
-    return dict(read_json(path)) if path.is_file() else {}
+def samples_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Decoded easy and hard samples by metric, easiest first; empty where the figures stage found none to decode."""
+    path = folder / SEEN
+    if not path.is_file():
+        return {}
+    metrics = [facts for facts in validate(Seen, read_json(path), str(path)).metrics if facts.shown]
+    several = len({facts.family for facts in metrics}) > 1
+    return {
+        f"{facts.family} {facts.metric}" if several else facts.metric: [
+            sample.model_dump(mode="json") for sample in facts.shown
+        ]
+        for facts in metrics
+    }
