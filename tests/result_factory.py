@@ -241,11 +241,15 @@ def _finetuning(run: Run, task: FinetuneTask, rate: float, seed: int) -> Trial:
     return Trial(learning_rate=rate, seed=seed, epochs=epochs, **facts)
 
 
-def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[Path, Path, Path]:
-    """(results/{scale}, results/data/{corpus}, corpus.json), filled for every run of the grid."""
+def write_results(
+    root: Path, spec: GridSpec, benchmarks: bool = True, timed_probes: bool = False
+) -> tuple[Path, Path, Path]:
+    """(results/{scale}, results/data/{corpus}, corpus.json), filled for every run of the grid. With `timed_probes`, the
+    runs noted the time of each probe.
+    """
     results, data = root / "results" / spec.scale_name, root / "results" / "data" / "packages"
     for run in spec.runs:
-        _write_run(results, spec, run)
+        _write_run(results, spec, run, timed_probes)
     _write_difficulty(data, spec)
     _write_orders(results, data, spec)
     card = data / "corpus.json"
@@ -258,7 +262,7 @@ def write_results(root: Path, spec: GridSpec, benchmarks: bool = True) -> tuple[
     return results, data, card
 
 
-def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
+def _write_run(results: Path, spec: GridSpec, run: Run, timed_probes: bool) -> None:
     steps = _steps(spec, run)
     loss = heldout_loss(run)
     plan, pretrain, evaluate = (results / stage / run.name for stage in ("plan", "pretrain", "evaluate"))
@@ -301,7 +305,7 @@ def _write_run(results: Path, spec: GridSpec, run: Run) -> None:
         pretrain / "run.json",
         {**record, "final_training_loss": loss - 0.1, "heldout_loss": loss, **made_with},
     )
-    write_json(pretrain / "timings.json", _timings(run, totals))
+    write_json(pretrain / "timings.json", _timings(run, totals, timed_probes))
     write_text(results / "specs" / "pretrain" / f"{run.name}.yaml", "stage: pretrain\n")
     write_text(results / "logs" / "pretrain" / f"{run.name}.log", "step 1\n")
     _write_scores(evaluate, spec, run, loss, made_with)
@@ -311,13 +315,13 @@ def training_seconds(run: Run) -> float:
     return round(70.0 * float(run.data) * (0.6 if run.variant.startswith("composed") else 1.0) + run.seed % 7, 3)
 
 
-def _timings(run: Run, totals: dict[str, Any]) -> dict[str, Any]:
+def _timings(run: Run, totals: dict[str, Any], timed_probes: bool) -> dict[str, Any]:
     seconds = training_seconds(run)
+    noted = sorted(_probed(totals["steps"])) if timed_probes else []
     return {
         "training_seconds": seconds,
         "heldout_points": [
-            {"step": step, "training_seconds": round(seconds * step / totals["steps"], 3)}
-            for step in sorted(_probed(totals["steps"]))
+            {"step": step, "training_seconds": round(seconds * step / totals["steps"], 3)} for step in noted
         ],
         "steps_per_second": totals["steps"] / seconds,
         "raw_tokens_per_second": totals["raw_tokens"] / seconds,

@@ -112,7 +112,7 @@ def grid_of_both(root: Path, drawn: Path | None, family: FamilyName | None = Non
 
 
 def inputs_of(root: Path, spec: GridSpec, drawn: Path | None = None) -> Inputs:
-    results, data, corpus = write_results(root, spec)
+    results, data, corpus = write_results(root, spec, timed_probes=True)
     folders = (results / "tables" / spec.grid, results / "figures" / spec.grid)
     tables.build(spec, results, folders[0], data)
     if drawn is None:
