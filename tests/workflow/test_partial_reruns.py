@@ -57,7 +57,6 @@ STUDY: dict[str, Any] = {
     },
 }
 CLOSING = {"tables core", "figures core", "report index"}
-"""A task is part of what is looked for in the training text."""
 MOST_JOBS = 300
 
 
