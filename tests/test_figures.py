@@ -27,6 +27,7 @@ from dataeff.study.types import MetricCurriculum, Pacing, Run, Variant
 from dataeff.tables.results import Group, read_runs
 from tests.result_factory import (
     DOMAINS,
+    asked_grid,
     both_families,
     grid_spec,
     heldout_loss,
@@ -36,7 +37,8 @@ from tests.result_factory import (
 )
 
 CURRICULUM = {"difficulty_histogram", "seen"}
-ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "pacing"} | CURRICULUM
+ALL = {"loss_vs_effective_tokens", "quality_delta", "heldout_by_domain", "tasks", "pacing"} | CURRICULUM
+OF_SEEDS = ALL | {"domain_intervals"}
 ACCURACY = "heldout_sentence_order_accuracy"
 SELECTING = Variant(
     curriculum={"vocab_rarity": MetricCurriculum(apply="select", pacing=Pacing(start="1", end="100", over="0.5"))}
@@ -124,9 +126,9 @@ def test_builds_of_two_processes_are_equal_to_the_byte(small: tuple[Path, Path],
     )
     assert first == second
     captions = read_json(tmp_path / "first" / figures.CAPTIONS)
-    assert set(captions) == ALL
+    assert set(captions) == OF_SEEDS
     assert all(entry["title"] and entry["caption"] for entry in captions.values())
-    assert set(first) == {f"{name}.{suffix}" for name in ALL for suffix in ("pdf", "png")} | {
+    assert set(first) == {f"{name}.{suffix}" for name in OF_SEEDS for suffix in ("pdf", "png")} | {
         figures.CAPTIONS,
         figures.SEEN,
         "manifest.json",
@@ -398,6 +400,72 @@ def test_cells_by_domain_are_the_differences_and_bold_where_sure(small: tuple[Pa
         assert float(text.get_text().replace("−", "-")) == pytest.approx(found.mean, abs=5.1e-4)
 
 
+def test_intervals_by_domain_are_those_of_the_paired_differences(small: tuple[Path, Path], drawn: None) -> None:
+    from dataeff.figures.comparison import compared
+    from dataeff.figures.forest import domain_intervals_figure
+    from dataeff.figures.style import variant_styles
+    from dataeff.tables.statistics import estimate
+
+    spec = small_spec()
+    part, styles = part_of(spec, small[0]), variant_styles(spec)
+    figure = domain_intervals_figure(part, compared(part), styles)
+    assert figure is not None
+    runs = {(result.run.variant, result.run.seed): result.domains for result in part.runs}
+    assert [axis.get_title(loc="left") for axis in figure.drawing.axes] == DOMAINS
+    for axis, domain in zip(figure.drawing.axes, DOMAINS, strict=True):
+        pairs = [(runs["easy_first", seed][domain], runs["baseline", seed][domain]) for seed in (1, 2, 3)]
+        found = estimate([one.bits_per_byte - other.bits_per_byte for one, other in pairs])
+        ((segment,),) = [bar.get_segments() for container in axis.containers for bar in container.lines[2]]
+        assert segment[:, 0].tolist() == pytest.approx(found.ends)
+    one_seed = part_of(small_spec((1,)), small[0])
+    assert domain_intervals_figure(one_seed, compared(one_seed), styles) is None
+
+
+def test_the_forest_of_tasks_is_sorted_and_ends_with_the_average(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.forest import task_blocks, task_figures
+    from dataeff.figures.style import variant_styles
+    from dataeff.tables.tasks import task_rows
+
+    spec = asked_grid((1, 2, 3))
+    spec = with_fractions(spec, {Fraction(1): ["baseline", "ltd"]})
+    spec = spec.model_copy(
+        update={"runs": [run.model_copy(update={"seed": seed}) for run in spec.runs for seed in (1, 2, 3)]}
+    )
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results)
+    (block,) = task_blocks(spec, part)
+    assert (block.variant, block.data) == ("ltd", "100%")
+    assert "wikitext" not in block.names  # a perplexity
+    means = [np.mean([block.cells[name, shots]["value_delta"] for shots in (0, 10)]) for name in block.names[:-1]]
+    assert means == sorted(means)
+    assert block.names[-1] == "average"
+    styles = variant_styles(spec)
+    (figure,) = task_figures(part, [block], styles)
+    rows = {(row["task"], row["shots"]): row for row in task_rows(spec, part.runs) if row["variant"] == "ltd"}
+    for axis, shots in zip(figure.drawing.axes, (0, 10), strict=True):
+        dots = [line for line in axis.lines if line.get_marker() == styles["ltd"].marker]
+        drawn_means = {round(float(np.ravel(line.get_ydata())[0])): np.ravel(line.get_xdata())[0] for line in dots}
+        for place, name in enumerate(block.names):
+            assert drawn_means[place] == pytest.approx(100 * rows[name, shots]["value_delta"])
+    assert "95% t intervals over seeds" in figure.caption
+
+
+def test_the_forest_of_tasks_is_paged(tmp_path: Path, drawn: None) -> None:
+    from dataeff.figures.forest import MOST_PAGES, ROWS_ON_A_PAGE, Block, task_figures
+    from dataeff.figures.style import variant_styles
+
+    spec = grid_spec((1,))
+    row = {"value_delta": 0.01, "value_delta_low": -0.01, "value_delta_high": 0.03}
+    names = [f"task_{number}" for number in range(19)]
+    blocks = [Block("ltd", f"{number}%", names, {(task, 0): row for task in names}) for number in range(9)]
+    pages = list(task_figures(Part("gpt", [], alone=True), blocks, variant_styles(spec)))
+    per_page = ROWS_ON_A_PAGE // (len(names) + 2)
+    assert [page.name for page in pages] == ["tasks", "tasks_2", "tasks_3"]
+    assert all(len(page.drawing.axes) == per_page for page in pages)
+    assert f"{9 - MOST_PAGES * per_page} variants further down" in pages[-1].caption
+    assert "no claim is made" in pages[0].caption
+
+
 def test_each_family_has_figures_of_its_own_with_its_own_units(tmp_path: Path, drawn: None) -> None:
     spec = both_families()
     results, data, _ = write_results(tmp_path, spec, benchmarks=False)
@@ -406,10 +474,10 @@ def test_each_family_has_figures_of_its_own_with_its_own_units(tmp_path: Path, d
         figure.name: {"title": figure.title, "caption": figure.caption}
         for figure in figures._drawn(spec, results, data, read_or_gather(spec, results, data))
     }
-    of_family = ALL - CURRICULUM
+    of_family = ALL - CURRICULUM - {"tasks"}
     assert set(captions) == (
         {f"{name}_{family}" for name in of_family | {"kept_tokens"} for family in ("gpt", "bert")}
-        | {"objectives_bert", "difficulty_histogram", "seen_gpt", "seen_bert"}
+        | {"objectives_bert", "tasks_gpt", "difficulty_histogram", "seen_gpt", "seen_bert"}
     )
     for name, words in captions.items():
         if name.endswith("_bert"):
@@ -782,6 +850,7 @@ def test_seventeen_variants_are_told_apart() -> None:
 
 def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, drawn: None) -> None:
     """Of a grid of both families with eleven data fractions and every variant."""
+    from matplotlib import pyplot as plt
     from matplotlib.text import Text
 
     from dataeff.figures.style import SMALL, WIDTH_INCHES
@@ -805,7 +874,8 @@ def test_no_text_leaves_the_canvas_or_is_too_small_to_print(tmp_path: Path, draw
         texts = [text for text in drawing.findobj(Text) if text.get_text()]
         assert min(text.get_fontsize() for text in texts) >= SMALL, figure.name
         seen.append(figure.name)
-    assert len(seen) == 2 * 8 + 2  # eight of each family, the objectives of one, and the difficulties
+        plt.close(drawing)
+    assert len(seen) == 2 * 8 + 5  # eight of each family, three pages of tasks, the objectives of one, difficulties
 
 
 def test_labels_of_neighbouring_data_fractions_do_not_touch(tmp_path: Path, drawn: None) -> None:

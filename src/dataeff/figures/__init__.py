@@ -59,7 +59,7 @@ def _drawn(spec: GridSpec, results: Path, data: Path, seen: Seen | None) -> Iter
     styles = variant_styles(spec)
     parts = parts_of(read_runs(spec, results))
     for part in parts:
-        yield from _of_quality(part, results, styles)
+        yield from _of_quality(part, spec, results, styles)
         yield from _of_plans(part, spec, results, styles)
     indexes = selection_indexes(spec, data)
     if indexes:
@@ -73,9 +73,10 @@ def _known(figures: Iterable[Figure | None]) -> Iterator[Figure]:
     return (figure for figure in figures if figure is not None)
 
 
-def _of_quality(part: Part, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
+def _of_quality(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
     from dataeff.figures.comparison import compared, domain_figure, quality_figure
     from dataeff.figures.data_fractions import data_figure, series
+    from dataeff.figures.forest import domain_intervals_figure, task_blocks, task_figures
     from dataeff.figures.pareto import pareto_figure, pareto_lines
     from dataeff.figures.probes import probes_of
     from dataeff.figures.training import course_figure, loss_figure, objectives_figure
@@ -96,6 +97,8 @@ def _of_quality(part: Part, results: Path, styles: Mapping[str, Style]) -> Itera
         yield pareto_figure(part, curves, styles)
     if groups:
         yield domain_figure(part, groups)
+        yield from _known([domain_intervals_figure(part, groups, styles)])
+        yield from task_figures(part, task_blocks(spec, part), styles)
 
 
 def _of_plans(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:

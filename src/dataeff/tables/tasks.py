@@ -42,27 +42,38 @@ def task_table(spec: GridSpec, runs: list[RunResult]) -> tuple[Table, str]:
     """Scores by task and shots (mean over seeds), with each task's chance level; and the long CSV."""
     asked = [result for result in runs if result.tasks]
     cells = _cells(spec, asked)
-    resamples = _resamples(cells, asked)
-    long_rows: list[Row] = []
-    wide_rows: list[Row] = []
-    for group in group_by_seed(asked):
-        wide = identity(group)
-        for cell in cells:
-            row = _row(group, runs, cell, resamples)
-            long_rows.append(row)
-            wide |= {_key(cell): row["value"], f"{_key(cell)}_interval": row.get("value_interval")}
-        long_rows += _averages(group, runs, resamples)
-        wide_rows.append(wide)
+    long_rows = task_rows(spec, runs)
+    wide_rows: dict[tuple[Any, ...], Row] = {}
+    for row in long_rows:
+        names = {column.key: row[column.key] for column in IDENTITY}
+        wide = wide_rows.setdefault(tuple(names.values()), names)
+        if row["task"] != AVERAGE:
+            key = _key((row["task"], row["shots"]))
+            wide |= {key: row["value"], f"{key}_interval": row.get("value_interval")}
     scores = {(task, shots): asked[0].tasks[shots][task] for task, shots in cells}
     table = Table(
         name="tasks",
         title="Scores by task",
         sections={_section(score, shots): _title(score, shots) for (_, shots), score in scores.items()},
         columns=[*IDENTITY, *(_column(cell, score) for cell, score in scores.items())],
-        rows=wide_rows,
+        rows=list(wide_rows.values()),
         notes=_notes(asked, scores),
     )
     return table, csv_text(_csv_columns(), long_rows)
+
+
+def task_rows(spec: GridSpec, runs: list[RunResult]) -> list[Row]:
+    """One a run group, task and number of shots, and one more for the average: scores and differences to the baseline
+    of the same data, with both intervals.
+    """
+    asked = [result for result in runs if result.tasks]
+    cells = _cells(spec, asked)
+    resamples = _resamples(cells, asked)
+    rows: list[Row] = []
+    for group in group_by_seed(asked):
+        rows += [_row(group, runs, cell, resamples) for cell in cells]
+        rows += _averages(group, runs, resamples)
+    return rows
 
 
 def _csv_columns() -> list[Column]:
