@@ -28,6 +28,7 @@ def test_tables_of_a_collected_grid_are_those_of_its_results(built: Path, collec
         assert (made / name).read_bytes() == (whole / name).read_bytes(), name
     assert (built / "report" / "index.html").stat().st_size > 100_000
     assert len(list((built / "figures" / "core").glob("*.png"))) >= 5
+    assert (built / "figures" / "core" / "seen.png").is_file()  # from what was gathered: the orders are gone
     assert check_manifest(folder) is None
 
 

@@ -271,17 +271,20 @@ def _whole_run(axis: Any, panel: Panel, styles: Mapping[str, Style], clock: Cloc
 
 
 def _second_half(axis: Any, panel: Panel, panels: Sequence[Panel], styles: Mapping[str, Style], clock: Clock) -> None:
-    """Enlarged to what panels of its data fraction have there, so that these can be compared."""
+    """Enlarged to what panels of its data fraction have there, so that these can be compared; by time, from the middle
+    of the fastest run.
+    """
     unit = _whole_run(axis, panel, styles, clock)
     alike = [other for other in panels if other.data == panel.data]
-    end = max(other.end for other in alike)
+    courses = [course for other in alike for course in other.courses]
+    start, end = min(float(course.place[-1]) for course in courses) / 2, max(other.end for other in alike)
     late: list[Any] = []
-    for course in (course for other in alike for course in other.courses):
-        late += [edge[course.place >= end / 2] for edge in (course.low, course.high)]
+    for course in courses:
+        late += [edge[course.place >= start] for edge in (course.low, course.high)]
         late += [np.array([course.averaged_loss])] if course.averaged_loss is not None else []
     values = np.concatenate(late)
     margin = 0.05 * max(float(values.max() - values.min()), 1e-3)
-    axis.set_xlim(end / 2 / unit, end * 1.02 / unit)
+    axis.set_xlim(start / unit, end * 1.02 / unit)
     axis.set_ylim(values.min() - margin, values.max() + margin)
 
 
