@@ -29,6 +29,7 @@ from tests.result_factory import (
     DOMAINS,
     asked_grid,
     both_families,
+    finetuned_grid,
     grid_spec,
     heldout_loss,
     only,
@@ -436,7 +437,9 @@ def test_the_forest_of_tasks_is_sorted_and_ends_with_the_average(tmp_path: Path,
     (block,) = task_blocks(spec, part)
     assert (block.variant, block.data) == ("ltd", "100%")
     assert "wikitext" not in block.names  # a perplexity
-    means = [np.mean([block.cells[name, shots]["value_delta"] for shots in (0, 10)]) for name in block.names[:-1]]
+    means = [
+        np.mean([block.cells[name, f"{shots}-shot"]["value_delta"] for shots in (0, 10)]) for name in block.names[:-1]
+    ]
     assert means == sorted(means)
     assert block.names[-1] == "average"
     styles = variant_styles(spec)
@@ -450,6 +453,29 @@ def test_the_forest_of_tasks_is_sorted_and_ends_with_the_average(tmp_path: Path,
     assert "95% t intervals over seeds" in figure.caption
 
 
+def test_finetuned_models_have_a_forest_of_their_columns(tmp_path: Path) -> None:
+    from dataeff.figures.forest import finetuned_blocks
+
+    spec = only(finetuned_grid((1, 2, 3)), "bert")
+    results, _, _ = write_results(tmp_path, spec, benchmarks=False)
+    part = part_of(spec, results, "bert")
+    blocks = finetuned_blocks(part)
+    assert [(block.variant, block.data) for block in blocks] == [
+        ("cl_seqreo", "100%"),
+        ("ltd", "100%"),
+        ("composed", "50%"),
+    ]
+    found = {
+        (result.run.variant, result.run.data, result.run.seed): result.finetuned["reviews"] for result in part.runs
+    }
+    values = {key: scores.honest_rule.columns["Reviews"].value for key, scores in found.items()}
+    deltas = [values["ltd", Fraction(1), seed] - values["baseline", Fraction(1), seed] for seed in (1, 2, 3)]
+    assert blocks[1].cells["Reviews", "finetuned, offline"]["value_delta"] == pytest.approx(np.mean(deltas))
+    assert "value_delta_interval" in blocks[1].cells["Reviews", "finetuned, offline"]
+    assert set(blocks[1].names) == {"Reviews", "Claims", "Later claims", "average"}
+    assert blocks[1].names[-1] == "average"
+
+
 def test_the_forest_of_tasks_is_paged(tmp_path: Path, drawn: None) -> None:
     from dataeff.figures.forest import MOST_PAGES, ROWS_ON_A_PAGE, Block, task_figures
     from dataeff.figures.style import variant_styles
@@ -457,7 +483,7 @@ def test_the_forest_of_tasks_is_paged(tmp_path: Path, drawn: None) -> None:
     spec = grid_spec((1,))
     row = {"value_delta": 0.01, "value_delta_low": -0.01, "value_delta_high": 0.03}
     names = [f"task_{number}" for number in range(19)]
-    blocks = [Block("ltd", f"{number}%", names, {(task, 0): row for task in names}) for number in range(9)]
+    blocks = [Block("ltd", f"{number}%", names, {(task, "0-shot"): row for task in names}) for number in range(9)]
     pages = list(task_figures(Part("gpt", [], alone=True), blocks, variant_styles(spec)))
     per_page = ROWS_ON_A_PAGE // (len(names) + 2)
     assert [page.name for page in pages] == ["tasks", "tasks_2", "tasks_3"]

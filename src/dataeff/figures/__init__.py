@@ -76,7 +76,7 @@ def _known(figures: Iterable[Figure | None]) -> Iterator[Figure]:
 def _of_quality(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:
     from dataeff.figures.comparison import compared, domain_figure, quality_figure
     from dataeff.figures.data_fractions import data_figure, series
-    from dataeff.figures.forest import domain_intervals_figure, task_blocks, task_figures
+    from dataeff.figures.forest import domain_intervals_figure, finetuned_blocks, task_blocks, task_figures
     from dataeff.figures.pareto import pareto_figure, pareto_lines
     from dataeff.figures.probes import probes_of
     from dataeff.figures.training import course_figure, loss_figure, objectives_figure
@@ -98,7 +98,7 @@ def _of_quality(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, 
     if groups:
         yield domain_figure(part, groups)
         yield from _known([domain_intervals_figure(part, groups, styles)])
-        yield from task_figures(part, task_blocks(spec, part), styles)
+        yield from task_figures(part, task_blocks(spec, part) or finetuned_blocks(part), styles)
 
 
 def _of_plans(part: Part, spec: GridSpec, results: Path, styles: Mapping[str, Style]) -> Iterator[Figure]:

@@ -16,8 +16,9 @@ from matplotlib import pyplot as plt
 from dataeff.figures.part import Part, in_domain, seeds_text
 from dataeff.figures.style import SMALL, WIDTH_INCHES, Figure, Style
 from dataeff.study.specs import GridSpec
-from dataeff.tables.quality import differences
-from dataeff.tables.results import Group, domains_of, percent
+from dataeff.tables.finetune import average_of, honest_of, tables_of
+from dataeff.tables.quality import differences, mean_of
+from dataeff.tables.results import Group, RunResult, domains_of, percent
 from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, estimate
 from dataeff.tables.tasks import AVERAGE, SHARES, Row, task_rows
 
@@ -84,13 +85,12 @@ def _zero(axis: Any) -> None:
     axis.margins(x=0.08)
     axis.locator_params(axis="x", nbins=6)
     axis.tick_params(axis="x", labelsize=SMALL)
-    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="y", length=0, labelsize=SMALL)
 
 
 def _name_rows(axis: Any, names: Sequence[str]) -> None:
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.tick_params(axis="y", labelsize=SMALL)
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------
@@ -98,12 +98,14 @@ def _name_rows(axis: Any, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Block:
-    """A variant at a data fraction: by task and shots the differences, tasks from worst to best, the average last."""
+    """A variant at a data fraction: by task and how it was put (`0-shot`, finetuned) the differences; tasks from worst
+    to best, the average last.
+    """
 
     variant: str
     data: str
     names: list[str]
-    cells: Mapping[tuple[str, int], Row]
+    cells: Mapping[tuple[str, str], Row]
 
 
 def task_blocks(spec: GridSpec, part: Part) -> list[Block]:
@@ -119,12 +121,38 @@ def task_blocks(spec: GridSpec, part: Part) -> list[Block]:
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in task_rows(spec, asked):
         if row.get("value_delta") is not None and row["task"] in shares | {AVERAGE}:
-            grouped.setdefault((row["variant"], row["data"]), []).append(row)
+            grouped.setdefault((row["variant"], row["data"]), []).append(row | {"put": f"{row['shots']}-shot"})
     return [_block(variant, data, rows) for (variant, data), rows in grouped.items()]
 
 
+def finetuned_blocks(part: Part) -> list[Block]:
+    """The same of encoders, over the columns that they were finetuned for, by the honest rule."""
+    tuned = [result for result in part.runs if result.finetuned]
+    columns = {
+        (table, name): partial(_honest, table, name)
+        for table in tables_of(tuned)
+        for name in dict.fromkeys(name for result in tuned for name in honest_of(table, result))
+    }
+    measures = columns | {(table, AVERAGE): partial(average_of, table, "honest") for table in tables_of(tuned)}
+    blocks = []
+    for group in part.groups if tuned else []:
+        rows = []
+        for (table, name), measure in measures.items():
+            found = differences(group, part.runs, group.data, measure)
+            if found:
+                rows.append({"task": name, "put": f"finetuned, {table}", **mean_of("value_delta", found)})
+        if rows:
+            blocks.append(_block(group.variant, percent(group.data), rows))
+    return blocks
+
+
+def _honest(table: str, column: str, result: RunResult) -> float | None:
+    found = honest_of(table, result).get(column)
+    return None if found is None else found.value
+
+
 def _block(variant: str, data: str, rows: Sequence[Row]) -> Block:
-    cells = {(row["task"], row["shots"]): row for row in rows}
+    cells = {(row["task"], row["put"]): row for row in rows}
     tasks = [name for name in dict.fromkeys(row["task"] for row in rows) if name != AVERAGE]
     means = {name: [row["value_delta"] for row in rows if row["task"] == name] for name in tasks}
     ordered = sorted(tasks, key=lambda name: sum(means[name]) / len(means[name]))
@@ -132,7 +160,7 @@ def _block(variant: str, data: str, rows: Sequence[Row]) -> Block:
 
 
 def task_figures(part: Part, blocks: Sequence[Block], styles: Mapping[str, Style]) -> Iterator[Figure]:
-    """As many pages as needed, up to three: a block of rows a variant, a column a number of shots."""
+    """As many pages as needed, up to three: a block of rows a variant, a column a way to put the tasks."""
     pages = _paged(blocks)
     shown = pages[:MOST_PAGES]
     left_out = len(blocks) - sum(map(len, shown))
@@ -155,10 +183,10 @@ def _paged(blocks: Sequence[Block]) -> list[list[Block]]:
 def _task_page(
     part: Part, page: Sequence[Block], styles: Mapping[str, Style], number: int, pages: int, left_out: int
 ) -> Figure:
-    shots = sorted({shots for block in page for _, shots in block.cells})
+    ways = list(dict.fromkeys(way for block in page for _, way in block.cells))
     drawing, axes = plt.subplots(
         len(page),
-        len(shots),
+        len(ways),
         figsize=(WIDTH_INCHES, sum(ROW_INCHES * len(block.names) + 0.3 for block in page) + 0.6),
         height_ratios=[len(block.names) + 1 for block in page],
         sharex="col",
@@ -167,36 +195,38 @@ def _task_page(
         layout="constrained",
     )
     for row, block in zip(axes, page, strict=True):
-        for axis, count in zip(row, shots, strict=True):
-            _forest(axis, block, count, styles[block.variant])
+        for axis, way in zip(row, ways, strict=True):
+            _forest(axis, block, way, styles[block.variant])
+            axis.set_title(way)
         _name_rows(row[0], block.names)
-        row[0].set_title(f"{block.variant}, {block.data} data: {shots[0]}-shot")
-        for axis, count in zip(row[1:], shots[1:], strict=True):
-            axis.set_title(f"{count}-shot")
+        row[0].set_title(f"{block.variant}, {block.data} data: {ways[0]}")
     drawing.supxlabel("score less the baseline's (percentage points); right is better", fontsize=8)
     rows = [cell for block in page for cell in block.cells.values()]
     return Figure(
         part.name("tasks") + (f"_{number + 1}" if number else ""),
         part.title("Differences by task") + (f" ({number + 1} of {pages})" if pages > 1 else ""),
         "Score of each task less that of the baseline of the same data fraction, seed and items, in percentage points; "
-        "tasks from the worst to the best difference, their plain average below the line. Pale bars: 95% intervals "
-        "over items (paired bootstrap). "
-        + _about_seeds(rows)
-        + " Tasks that are not scored by a share are left out."
+        "tasks from the worst to the best difference, their plain average below the line. "
+        + _about_intervals(rows)
         + (f" {left_out} variants further down the table are not drawn." if left_out and number + 1 == pages else ""),
         drawing,
     )
 
 
-def _about_seeds(rows: Sequence[Row]) -> str:
+def _about_intervals(rows: Sequence[Row]) -> str:
+    text = ""
+    if any(row.get("value_delta_low") is not None for row in rows):
+        text += "Pale bars: 95% intervals over items (paired bootstrap). Tasks not scored by a share are left out. "
+    else:
+        text += "Each on the half of the items that nothing was chosen on. "
     if any(row.get("value_delta_interval") is not None for row in rows):
-        return "Thin bars with ends: 95% t intervals over seeds."
-    return f"No interval over seeds can be given with fewer than {SEEDS_FOR_A_CLAIM}, and no claim is made."
+        return text + "Thin bars with ends: 95% t intervals over seeds."
+    return text + f"No interval over seeds can be given with fewer than {SEEDS_FOR_A_CLAIM}, and no claim is made."
 
 
-def _forest(axis: Any, block: Block, shots: int, look: Style) -> None:
+def _forest(axis: Any, block: Block, way: str, look: Style) -> None:
     for place, name in enumerate(block.names):
-        row = block.cells.get((name, shots))
+        row = block.cells.get((name, way))
         if row is None:
             continue
         if row.get("value_delta_low") is not None:

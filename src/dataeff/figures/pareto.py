@@ -60,8 +60,8 @@ class Line:
 
     @property
     def label(self) -> str:
-        text = f"{self.variant}: tokens for {QUALITY_KEPT:.0%} of the quality {_in_words(self.point)}"
-        return text if self.whole is None else f"{text}, for all of it {_in_words(self.whole)}"
+        text = f"{self.variant}; tokens for {QUALITY_KEPT:.0%} of the quality: {_in_words(self.point)}"
+        return text if self.whole is None else f"{text}; for all of it: {_in_words(self.whole)}"
 
 
 def _in_words(share: Share) -> str:
