@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dataeff import keyed
 from dataeff.errors import DataeffError
 from dataeff.token_counts import kept_rows
+from dataeff.transfer import to_device
 
 Route = Literal["each_layer", "one_route", "samples"]
 
@@ -61,18 +62,13 @@ def kept_by_layers(seed: int, step: int, rows_B: Tensor, layers: Sequence[int], 
 
 
 def _kept_by_some_layers(seed: int, step: int, rows_B: Tensor, layers: Sequence[int], length: int, kept: int) -> Tensor:
-    layer_key_L = _integers([keyed.key(seed, "token drop", step, layer) - 2**63 for layer in layers], rows_B.device)
+    keys = [keyed.key(seed, "token drop", step, layer) - 2**63 for layer in layers]
+    layer_key_L = to_device(torch.tensor(keys), rows_B.device)
     score_LBS = _mix_((rows_B * _GOLDEN)[:, None] ^ layer_key_L[:, None, None])
     position_S = torch.arange(1, length + 1, device=rows_B.device)
     score_LBS = _mix_(score_LBS + position_S * _GOLDEN)
     chosen_LBR = score_LBS.topk(kept, dim=-1, largest=False, sorted=False).indices
     return chosen_LBR.sort(dim=-1).values
-
-
-def _integers(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 on the device, without a wait for what the device is at."""
-    made = torch.tensor(values)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
 
 
 def chosen_rows(seed: int, step: int, layer: int, rows: int, kept: int) -> Tensor:
@@ -126,24 +122,28 @@ class TokenDrop:
         """Sets what the next forward and backward passes drop.
 
         `kept`: tokens kept per row (at most the sequence length); `rows_B`: index of each row of the micro-batch in
-        the step's global batch, int64 [B], on the model's device; `rows`: rows of that global batch, which the route
-        `samples` needs. Valid until the micro-batch's backward is done.
+        the step's global batch, int64 [B], on the CPU or on the model's device; `rows`: rows of that global batch,
+        which the route `samples` needs. Valid until the micro-batch's backward is done.
         """
         if self._by_rows:
             if rows is None:
                 raise ValueError("set_step: route 'samples' needs `rows`, the rows of the step's global batch")
-            rows_B = rows_B.cpu()  # shapes follow from the choice: once here instead of a wait in every layer
+            rows_B = rows_B.cpu()  # shapes follow from the choice: at most one wait here instead of one in every layer
         self._step, self._kept, self._rows_B, self._rows = step, kept, rows_B, rows
         self._drawn = None
 
-    def positions(self, layer: int, length: int) -> Tensor | None:
-        """Kept positions [B, R] of the current micro-batch at `layer`, or None if no positions are dropped."""
+    def positions(self, layer: int, length: int, device: torch.device | None = None) -> Tensor | None:
+        """Kept positions [B, R] of the current micro-batch at `layer`, or None if no positions are dropped.
+
+        On `device`, the first that is asked for in a micro-batch; without one, where `rows_B` is.
+        """
         if self._kept is None or self._rows_B is None or self._kept >= length or self._by_rows:
             return None
         if self._drawn is None or self._drawn[0] != length:
             # Of all layers at the first of them, and kept until the micro-batch's backward may ask again.
             layers = [self._first] if self._one_route else list(self._layers)
-            self._drawn = length, kept_by_layers(self._seed, self._step, self._rows_B, layers, length, self._kept)
+            rows_B = to_device(self._rows_B, device or self._rows_B.device)
+            self._drawn = length, kept_by_layers(self._seed, self._step, rows_B, layers, length, self._kept)
         return self._drawn[1][0 if self._one_route else self._place[layer]]
 
     def through(self, layer: int, length: int) -> Tensor | None:
@@ -174,7 +174,7 @@ class Dropping:
             if through_B is not None:
                 _check_rows(through_B, hidden_BSD)
                 return self._some_rows(through_B, hidden_BSD, args, kwargs)
-            kept_BR = self._drop.positions(self._index, length)
+            kept_BR = self._drop.positions(self._index, length, hidden_BSD.device)
             if kept_BR is not None:
                 _check_rows(kept_BR, hidden_BSD)
                 return self._some_positions(kept_BR, hidden_BSD, args, kwargs)
@@ -194,7 +194,7 @@ class Dropping:
         """Rows that are not chosen stay as they are. Where none is, one token runs all the same and its output is not
         used: the layer is called on every rank, as ZeRO needs, and its parameters get gradients, of zero.
         """
-        chosen_K = through_B.nonzero()[:, 0].to(hidden_BSD.device)
+        chosen_K = to_device(through_B.nonzero()[:, 0], hidden_BSD.device)
         if not len(chosen_K):
             return self._one_token(hidden_BSD, args, kwargs)
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 
-def _in_passes(wrong: Callable[[Callable[..., dict[str, float]], list[Any]], dict[str, float]]) -> None:
+def _in_passes(wrong: Callable[[Callable[..., dict[str, torch.Tensor]], list[Any]], dict[str, torch.Tensor]]) -> None:
     """Has `wrong` make the passes of steps 5 to 10 (from 1) on the last rank."""
     from dataeff.pretrain.step import Steps
 
     true = Steps.forward_backward
 
-    def pass_(self: Steps, batch: Any, rows: Any, weight: float, step: int, kept: int) -> dict[str, float]:
+    def pass_(self: Steps, batch: Any, rows: Any, weight: float, step: int, kept: int) -> dict[str, torch.Tensor]:
         arguments = [self, batch, rows, weight, step, kept]
         if 4 <= step < 10 and self.ranks.rank == self.ranks.world_size - 1:
             return wrong(true, arguments)
@@ -29,7 +29,7 @@ def _in_passes(wrong: Callable[[Callable[..., dict[str, float]], list[Any]], dic
 
 
 def gradients_are_no_numbers() -> None:
-    def wrong(true: Callable[..., dict[str, float]], arguments: list[Any]) -> dict[str, float]:
+    def wrong(true: Callable[..., dict[str, torch.Tensor]], arguments: list[Any]) -> dict[str, torch.Tensor]:
         arguments[3] *= math.nan
         return true(*arguments)
 
@@ -37,14 +37,14 @@ def gradients_are_no_numbers() -> None:
 
 
 def losses_are_no_numbers() -> None:
-    def wrong(true: Callable[..., dict[str, float]], arguments: list[Any]) -> dict[str, float]:
-        return dict.fromkeys(true(*arguments), math.nan)
+    def wrong(true: Callable[..., dict[str, torch.Tensor]], arguments: list[Any]) -> dict[str, torch.Tensor]:
+        return {name: torch.full_like(loss, math.nan) for name, loss in true(*arguments).items()}
 
     _in_passes(wrong)
 
 
 def memory_runs_out() -> None:
-    def wrong(true: Callable[..., dict[str, float]], arguments: list[Any]) -> dict[str, float]:
+    def wrong(true: Callable[..., dict[str, torch.Tensor]], arguments: list[Any]) -> dict[str, torch.Tensor]:
         torch.empty(2**50, dtype=torch.uint8)
         return true(*arguments)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeff.transfer import to_device
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -37,19 +39,22 @@ class StepBatch:
     """The rows of a step, over all micro-batches and ranks, so that nothing made of them depends on either.
 
     `arrays` [rows, ...] by name. `counts`: by part of the loss, what its sum over all rows is divided by. `facts`:
-    what metrics.jsonl tells of the step beside what every family tells.
+    what metrics.jsonl tells of the step beside what every family tells. `on_host`: names of arrays that stay in the
+    host's memory, since what the host does next depends on what they hold.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     counts: Mapping[str, int]
     facts: Mapping[str, int] = field(default_factory=dict)
+    on_host: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def part(self, rows: NDArray[np.integer[Any]] | slice, device: torch.device | str) -> dict[str, Tensor]:
-        """Some of the rows, as tensors on the device."""
+        """Some of the rows, as tensors on the device but for those `on_host`. The host does not wait for the copies."""
         import torch
 
-        return {name: torch.from_numpy(array[rows]).to(device) for name, array in self.arrays.items()}
+        parts = {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
+        return {name: part if name in self.on_host else to_device(part, device) for name, part in parts.items()}

@@ -27,6 +27,7 @@ from dataeff.samples.batch import SampleBatch
 from dataeff.samples.pairs import PairSamples
 from dataeff.study.base import FamilyName
 from dataeff.study.types import Model
+from dataeff.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 PROBE_PAIRS_PER_DOMAIN = 16
 """As 15% of the pieces are predicted, more rows than GPT's probe has."""
 LENGTH_MULTIPLE = 8
+ON_HOST = frozenset({"labels", "lengths"})
+"""Which places are predicted, and whether there is padding, the host finds out itself: from a graphics card it would
+wait for the answers in every pass.
+"""
 
 
 @dataclass(frozen=True)
@@ -189,18 +194,18 @@ def _counted(arrays: Mapping[str, NDArray[Any]]) -> StepBatch:
     masked = int(np.count_nonzero(labels != IGNORED))
     # A step in which nothing is masked has a masked loss of 0, not 0 / 0.
     counts = {"mlm_loss": max(1, masked), "sentence_order_loss": len(labels)}
-    return StepBatch(arrays, counts, {"batch_length": labels.shape[1], "masked_tokens": masked})
+    return StepBatch(arrays, counts, {"batch_length": labels.shape[1], "masked_tokens": masked}, ON_HOST)
 
 
 def _forward(network: Any, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits [P, V] and labels [P] of the masked places, logits [B, 2] and labels [B] of the sentence order."""
-    labels = part["labels"].flatten()
+    tokens, labels, lengths = part["tokens"], part["labels"].flatten(), part["lengths"]
     places = (labels != IGNORED).nonzero().squeeze(1)
-    padded = bool((part["lengths"] < part["tokens"].shape[1]).any())
+    padded = bool((lengths < tokens.shape[1]).any())
     logits_PV, order_B2 = network(
-        input_ids=part["tokens"],
+        input_ids=tokens,
         token_type_ids=part["types"],
-        lengths=part["lengths"] if padded else None,
-        places=places,
+        lengths=to_device(lengths, tokens.device) if padded else None,
+        places=to_device(places, tokens.device),
     )
-    return logits_PV.float(), labels[places], order_B2.float(), part["swapped"]
+    return logits_PV.float(), to_device(labels[places], tokens.device), order_B2.float(), part["swapped"]

@@ -101,7 +101,9 @@ def build_model(model: Model, *, vocabulary: int, eos_id: int) -> nn.Module:
     The library scales the residual projections by 1/sqrt(2 * layers) as Megatron does. The language-model head
     shares the embedding.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config
+
+    from dataeff.families.gpt_network import new_network
 
     config = GPT2Config(
         vocab_size=vocabulary,
@@ -117,7 +119,7 @@ def build_model(model: Model, *, vocabulary: int, eos_id: int) -> nn.Module:
         eos_token_id=eos_id,
         use_cache=False,
     )
-    network: nn.Module = GPT2LMHeadModel(config)
+    network: nn.Module = new_network(config)
     return network
 
 
@@ -126,7 +128,9 @@ def _batch(rows: Tokens, window: int | None = None) -> StepBatch:
     counts = {"loss": rows.shape[0] * (rows.shape[1] - 1)}
     if window is None:
         return StepBatch({"tokens": rows}, counts)
-    return StepBatch({"tokens": rows, "window": np.full(len(rows), window)}, counts, {"window": window})
+    return StepBatch(
+        {"tokens": rows, "window": np.full(len(rows), window)}, counts, {"window": window}, frozenset({"window"})
+    )
 
 
 def cut(samples: Tokens, length: int, apply: LengthRule) -> Tokens:

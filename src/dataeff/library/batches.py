@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dataeff.errors import DataeffError
 from dataeff.library.plan import Plan
+from dataeff.transfer import to_device
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ class MicroBatch:
         """Makes `token_drop` drop this micro-batch's tokens until the next call; `device` is the model's."""
         import torch
 
-        rows_B = torch.from_numpy(self.rows).to(device)
+        rows_B = to_device(torch.from_numpy(self.rows), device)
         kept, rows = self.plan.kept_tokens(self.step), self.plan.rows(self.step)
         token_drop.set_step(self.step, kept=kept, rows_B=rows_B, rows=rows)
 

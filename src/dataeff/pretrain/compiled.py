@@ -195,8 +195,7 @@ def _train_pass(trainer: Trainer, step: int, count: int) -> None:
     weight = cast(Any, trainer.network).get_input_embeddings().weight
     for part in masked_and_whole(batch.part(rows, device)):
         if trainer.token_drop is not None:
-            rows_B = torch.from_numpy(rows).to(device)
-            trainer.token_drop.set_step(step, kept=kept, rows_B=rows_B, rows=batch.rows)
+            trainer.token_drop.set_step(step, kept=kept, rows_B=torch.from_numpy(rows), rows=batch.rows)
         losses = trainer.family.loss_sums(trainer.network, part)
         # The gradient of a weight before all layers: through the backward of all of them, and added to nothing.
         torch.autograd.grad(reduce(add, losses.values()), [weight])

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -37,12 +37,12 @@ class Ranks:
         if self.world_size > 1:
             torch.distributed.barrier()
 
-    def sums(self, values: Sequence[float]) -> list[float]:
-        """The sum of each number over all ranks, in float64."""
-        if self.world_size == 1:
-            return list(values)
-        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(totals)
+    def sums(self, totals: Tensor) -> list[float]:
+        """The sum of each of these numbers, float64 on the device, over all ranks. Changes `totals`. On a GPU the host
+        waits here, once for all of them.
+        """
+        if self.world_size > 1:
+            torch.distributed.all_reduce(totals)
         return [float(total) for total in totals.tolist()]
 
     def smallest(self, value: int) -> int:

@@ -15,9 +15,12 @@ from dataeff.families.batch import Cut, StepBatch
 from dataeff.order_buckets import BucketOrder
 from dataeff.pretrain import guards
 from dataeff.pretrain.engine import update
+from dataeff.transfer import to_device
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from dataeff.families import Family
     from dataeff.plan import TrainingPlan
@@ -81,16 +84,17 @@ class Steps:
             group["lr"] = float(plan_row["learning_rate"])
         self.watch.reach(step + 1, "training")
         torch.manual_seed(keyed.key(self.spec.run.seed, "dropout", step, self.ranks.rank))
-        totals = dict.fromkeys(batch.counts, 0.0)
+        totals = torch.zeros(len(batch.counts), dtype=torch.float64, device=self.ranks.device)
         for rows, counted in passes(batch.rows, self.rows_a_pass(length), self.ranks.rank, self.ranks.world_size):
-            for name, loss in self.forward_backward(batch, rows, counted, step, kept).items():
-                totals[name] += loss * counted
+            losses = self.forward_backward(batch, rows, counted, step, kept)
+            totals += torch.stack([losses[name].double() for name in batch.counts]) * counted
         self.clock.lap("other")
         # One exchange tells every rank the step's losses and whether any of them is asked to stop.
-        *sums, stops = self.ranks.sums([*totals.values(), float(self.stop.asked)])
+        asked = to_device(torch.tensor([float(self.stop.asked)], dtype=torch.float64), self.ranks.device)
+        *sums, stops = self.ranks.sums(torch.cat([totals, asked]))
         self.clock.lap("communication")
         self.asked_to_stop = stops > 0
-        means = {name: total / batch.counts[name] for name, total in zip(totals, sums, strict=True)}
+        means = {name: total / count for (name, count), total in zip(batch.counts.items(), sums, strict=True)}
         loss = sum(means.values())
         self._gradient_norm = update(self.engine, loss)
         self.clock.lap("optimizer")
@@ -121,21 +125,23 @@ class Steps:
 
     def forward_backward(
         self, batch: StepBatch, rows: Positions, weight: float, step: int, kept: int
-    ) -> dict[str, float]:
-        """One pass over some rows of a step: its gradients are added up; the losses' sums over the rows."""
+    ) -> dict[str, Tensor]:
+        """One pass over some rows of a step: its gradients are added up; the losses' sums over the rows, on the device.
+
+        The host waits for nothing here: on a GPU it prepares the next pass while the device is at this one.
+        """
         self.clock.lap("other")
         part = batch.part(rows, self.ranks.device)
         self.clock.lap("data")
         if self.token_drop is not None:
-            rows_B = torch.from_numpy(rows).to(self.ranks.device)
-            self.token_drop.set_step(step, kept=kept, rows_B=rows_B, rows=batch.rows)
+            self.token_drop.set_step(step, kept=kept, rows_B=torch.from_numpy(rows), rows=batch.rows)
         sums = self.family.loss_sums(self.engine, part)
         # DeepSpeed averages gradients over ranks; each part of the loss is a mean over the whole step.
         scaled = [loss * (weight * self.ranks.world_size / batch.counts[name]) for name, loss in sums.items()]
         self.clock.lap("forward")
         self.engine.backward(reduce(add, scaled))
         self.clock.lap("backward")
-        return {name: float(loss.detach()) for name, loss in sums.items()}
+        return {name: loss.detach() for name, loss in sums.items()}
 
     def cut(self, step: int, length: int) -> Cut:
         # An order of admission exists where a curriculum selects samples by their difficulty.
