@@ -52,7 +52,7 @@ def memory_runs_out() -> None:
 
 
 def rank_1_reads_for_ever() -> None:
-    from dataeff.pretrain.remedies import InputFiles
+    from dataeff.pretrain.input_files import InputFiles
 
     true = InputFiles.check
 
@@ -84,8 +84,8 @@ def tell_samples_and_kept_tokens() -> None:
         tell({"step": number, "ids": ids.tolist()})
         return step_(self, number, ids)
 
-    def positions(self: TokenDrop, layer: int, length: int) -> Any:
-        found = positions_(self, layer, length)
+    def positions(self: TokenDrop, layer: int, length: int, device: Any = None) -> Any:
+        found = positions_(self, layer, length, device)
         if found is not None and self._rows_B is not None:
             tell({"step": self._step, "layer": layer, "rows": self._rows_B.tolist(), "kept": found.tolist()})
         return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dataeff.errors import DataeffError
-from dataeff.pretrain.remedies import CHECKED_A_STEP, InputFiles, OutOfMemory, explained
+from dataeff.pretrain.remedies import OutOfMemory, explained
 
 
 def fail(state: Path, error: Exception | None, micro_batch: int = 8) -> None:
@@ -58,27 +58,3 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         with pytest.raises(type(error)) as raised:
             fail(tmp_path, error)
         assert raised.value is error
-
-
-def test_all_files_are_looked_at_in_turn(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{number:03d}" for number in range(2 * CHECKED_A_STEP + 1)]
-    for path in paths:
-        path.write_bytes(b"12")
-    files = InputFiles.of([tmp_path], [])
-    files.check()
-    paths[-1].write_bytes(b"1")
-    files.check()
-    with pytest.raises(
-        DataeffError, match=rf"{paths[-1]}: has 1 bytes, at the start of training it had 2; put it back"
-    ):
-        files.check()
-
-
-def test_a_file_that_vanished(tmp_path: Path) -> None:
-    for ending in (".bin", ".idx"):
-        (tmp_path / f"00{ending}").write_bytes(b"1")
-    files = InputFiles.of([], [tmp_path / "00"])
-    files.check()
-    (tmp_path / "00.idx").unlink()
-    with pytest.raises(DataeffError, match=r"00\.idx: vanished during training"):
-        files.check()

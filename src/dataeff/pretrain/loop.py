@@ -22,10 +22,11 @@ from dataeff.plan import TrainingPlan
 from dataeff.pretrain import checkpoint, compiled, events, finish, guards, memory_search
 from dataeff.pretrain.average import WeightAverage
 from dataeff.pretrain.engine import Ranks, make_engine, start_ranks
+from dataeff.pretrain.input_files import InputFiles
 from dataeff.pretrain.meter import Logs, Meter, PeakMemory, Progress
 from dataeff.pretrain.owner import owned_by_all
 from dataeff.pretrain.probe import probe_measures, probe_steps
-from dataeff.pretrain.remedies import InputFiles, explained
+from dataeff.pretrain.remedies import explained
 from dataeff.pretrain.signals import EXIT_INTERRUPTED, Interrupted, StopRequest
 from dataeff.pretrain.step import Steps
 from dataeff.pretrain.timing import Beside, step_clock
@@ -152,9 +153,11 @@ class Trainer(Steps):
             guarded.enter_context(self.watch.watching())
             if self.hardware.micro_batch == "auto":
                 self.micro_batch = memory_search.micro_batch_of(self)
-            self._train(out, started)
+            files = InputFiles.of([self.inputs.plan, self.inputs.samples], self.inputs.tokens)
+            guarded.enter_context(files.named_where_cut())
+            self._train(out, started, files)
 
-    def _train(self, out: Path, started: float) -> None:
+    def _train(self, out: Path, started: float, files: InputFiles) -> None:
         first = self._resume()
         total = len(self.plan.steps)
         consumed = self.columns["cumulative_effective_tokens"]
@@ -162,7 +165,6 @@ class Trainer(Steps):
         self.skips.in_a_row = self.ranks.of_first(guards.skipped_at_the_end(meter.logs.rows) if meter else 0)
         spikes = guards.SpikeWatch(meter.logs.rows if meter else [])
         probes = probe_steps(consumed, self.hardware.heldout_points, self.plan.facts["target_tokens"])
-        files = InputFiles.of([self.inputs.plan, self.inputs.samples], self.inputs.tokens)
         self.beside.begin(started)
         self.stop.training_begins()
         for step, ids in enumerate(self.clock.steps(self.plan.order.iterate(first)), start=first):

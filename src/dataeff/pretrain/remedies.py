@@ -1,4 +1,4 @@
-"""Failures of the machine in words: memory that is out, a disk that is full, input files that changed, a lost rank.
+"""Failures of the machine in words: memory that is out, a disk that is full, a lost rank.
 
 Each becomes a DataeffError that says what to do; every other error keeps its traceback.
 """
@@ -25,7 +25,6 @@ _FULL_TEXTS = (
 _MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "out of memory")
 _LOST_TEXTS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
 _LOWEST_SCALE = "loss scale already at minimum"
-CHECKED_A_STEP = 64
 
 
 class OutOfMemory(DataeffError):
@@ -84,36 +83,3 @@ def out_of_memory(name: str, micro_batch: int) -> OutOfMemory:
     else:
         remedy = f"set micro_batch: {micro_batch // 2} (or auto, which finds what fits); the plan and results stay"
     return OutOfMemory(f"{name}: out of memory with micro_batch: {micro_batch}; {remedy}")
-
-
-class InputFiles:
-    """The files that a run has mapped into memory: reading what was cut off them would end it without a word."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._sizes = {path: path.stat().st_size for path in paths}
-        self._paths = list(self._sizes)
-        self._next = 0
-
-    @classmethod
-    def of(cls, folders: Sequence[Path], prefixes: Sequence[Path]) -> InputFiles:
-        """All files of the folders, and the pairs of token files."""
-        found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-        pairs = [prefix.with_name(prefix.name + ending) for prefix in prefixes for ending in (".bin", ".idx")]
-        return cls([*found, *pairs])
-
-    def check(self) -> None:
-        """Looks at the sizes of some files, all in turn: a step has no time for those of a thousand shards."""
-        for _ in range(min(CHECKED_A_STEP, len(self._paths))):
-            self._check(self._paths[self._next])
-            self._next = (self._next + 1) % len(self._paths)
-
-    def _check(self, path: Path) -> None:
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise DataeffError(f"{path}: vanished during training; put it back, then start again") from None
-        if size != self._sizes[path]:
-            raise DataeffError(
-                f"{path}: has {size:,} bytes, at the start of training it had {self._sizes[path]:,}; put it back as it "
-                f"was, then start again"
-            )
