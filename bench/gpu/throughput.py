@@ -1,6 +1,6 @@
 """Tokens a second and model FLOPs utilisation on this machine's GPU: our loop against a plain compiled one.
 
-`python bench/gpu/throughput.py --out FILE.json [--models gpt2-124m,gpt3-1.3b,bert-large] [--rows B]`: GPT-2 124M at
+`python bench/gpu/throughput.py [--out FILE.json] [--models gpt2-124m,gpt3-1.3b,bert-large] [--rows B]`: GPT-2 124M at
 length 1,024, GPT-3 1.3B at 2,048 and BERT-large at 512, in bf16, one pass a step, without dropout:
 
 - plain: plain.py beside this file, compiled, at full length;
@@ -11,7 +11,9 @@ length 1,024, GPT-3 1.3B at 2,048 and BERT-large at 512, in bf16, one pass a ste
 
 Utilisation is by the PaLM paper's formula (arXiv 2204.02311, appendix B) with what dropping layers leave out left out
 (dataeff/inquiry/flops.py), of the card's peak (dataeff/inquiry/gpus.py; --peak-tflops for a card that it does not
-know). Each kind runs in a process of its own. `--toy`: the same at toy size on any machine, in seconds.
+know). Each kind runs in a process of its own, and the file is written after each: what a time limit cuts off leaves
+the rest. Where a kind runs out of memory, all kinds of that model are measured anew with half the rows, so that they
+compare. `--toy`: the same at toy size on any machine, in seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import datetime
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -42,6 +46,7 @@ from dataeff.analyze.compiled import keep_compiled
 from dataeff.files import write_json
 from dataeff.inquiry.gpus import Gpu, find_gpu, gpu_of_driver
 from dataeff.inquiry.parameters import parameter_counts
+from dataeff.pretrain.remedies import is_out_of_memory
 from dataeff.provenance import provenance
 from dataeff.study.types import Model
 
@@ -60,12 +65,19 @@ SETTINGS = (
 TOY_MODEL = Model(layers=3, hidden=32, heads=2, sequence_length=64, dropout=0.0)
 TIMING, TOY_TIMING = Timing(warm_up=8, blocks=5, steps=5), Timing(warm_up=1, blocks=2, steps=1)
 GOALS = {"gpt2-124m": "1x the plain loop", "gpt3-1.3b": "45% utilisation"}
+RESULTS = Path("results/measured/bench")
 NO_DEEPSPEED = "DeepSpeed is not installed, and our loop trains through its engine: pip install deepspeed==0.19.8"
+
+
+class Keep(Protocol):
+    """Is given a model's results so far, and whether they are all."""
+
+    def __call__(self, model: dict[str, Any], *, complete: bool) -> None: ...
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    options.add_argument("--out", type=Path, required=True, help="the result file (JSON)")
+    options.add_argument("--out", type=Path, help=f"the result file (JSON), default: {RESULTS}/DATE-CARD.json")
     options.add_argument("--models", default=",".join(setting.name for setting in SETTINGS), help="default: all")
     options.add_argument(
         "--kinds", default=";".join(kinds.KINDS), help=f"separated by ;, default: {'; '.join(kinds.KINDS)}"
@@ -84,14 +96,22 @@ def main() -> None:
     print_machine()
     keep_compiled()
     settings = [toy(known[name]) if given.toy else sized(known[name], given.rows) for name in chosen]
-    with tempfile.TemporaryDirectory() as name:
-        models = [measured(setting, Path(name), wanted, given.toy) for setting in settings]
     gpu = this_gpu(given.peak_tflops)
-    add_utilisation(models, gpu)
-    write_json(given.out, {**about(gpu, given.toy), "models": models})
+    out = given.out or RESULTS / f"{datetime.date.today()}-{card_name()}.json"
+    facts, models = about(gpu, given.toy), []
+
+    def keep(model: dict[str, Any], *, complete: bool) -> None:
+        add_utilisation(model, gpu)
+        write_json(
+            out, {**facts, "complete": complete and len(models) + 1 == len(settings), "models": [*models, model]}
+        )
+
+    with tempfile.TemporaryDirectory() as name:
+        for setting in settings:
+            models.append(measured(setting, Path(name), wanted, given.toy, keep))
     for model in models:
         show(model)
-    print(f"\nwritten to {given.out}")
+    print(f"\nwritten to {out}")
     if any(fault["fault"] != NO_DEEPSPEED for model in models for fault in model["not_measured"]):
         sys.exit("some could not be measured: see above")
 
@@ -104,25 +124,52 @@ def sized(setting: Setting, rows: int | None) -> Setting:
     return setting if rows is None else dataclasses.replace(setting, rows=rows)
 
 
-def measured(setting: Setting, scratch: Path, wanted: Sequence[str], toy_size: bool) -> dict[str, Any]:
-    """All kinds of one model; a kind that fails is recorded with its fault and leaves the others alone."""
+def measured(setting: Setting, scratch: Path, wanted: Sequence[str], toy_size: bool, keep: Keep) -> dict[str, Any]:
+    """All kinds of one model, with as many rows as all of them have memory for; `keep` is given what there is."""
     folder = scratch / setting.name
     setting.inputs(folder, 1).make()
-    backend = "aot_eager" if toy_size else "inductor"
-    lines: list[dict[str, Any]] = []
-    faults: list[dict[str, str]] = []
-    for kind in wanted:
-        print(f"{setting.name}: {kind}", flush=True)
+    timing, backend = (TOY_TIMING, "aot_eager") if toy_size else (TIMING, "inductor")
+
+    def measure(setting: Setting, kind: str) -> dict[str, Any]:
         if kind in kinds.NEED_DEEPSPEED and find_spec("deepspeed") is None:
-            faults.append({"kind": kind, "fault": NO_DEEPSPEED})
-            continue
-        task = Task(kind, setting, folder, TOY_TIMING if toy_size else TIMING, backend)
-        found = in_a_process(task, folder / "found.json")
-        lines += found.get("lines", [])
-        faults += [{"kind": kind, "fault": found["fault"]}] if "fault" in found else []
+            return {"fault": NO_DEEPSPEED}
+        return in_a_process(Task(kind, setting, folder, timing, backend), folder / "found.json")
+
+    return fitting(setting, wanted, measure, {"compiled": {"plain": backend}}, keep)
+
+
+def fitting(
+    setting: Setting,
+    wanted: Sequence[str],
+    measure: Callable[[Setting, str], dict[str, Any]],
+    about_all: dict[str, Any],
+    keep: Keep,
+) -> dict[str, Any]:
+    """A kind that runs out of memory has all kinds begin anew with half the rows; one that fails leaves the others."""
+    too_many: list[int] = []
+    while True:
+        model = {**facts_of(setting, too_many), **about_all}
+        for number, kind in enumerate(wanted, start=1):
+            print(f"{setting.name}, {setting.rows} rows a step: {kind} ({number} of {len(wanted)})", flush=True)
+            start = time.monotonic()
+            found = measure(setting, kind)
+            print(f"  {time.monotonic() - start:.0f} s", flush=True)
+            if found.get("out_of_memory") and setting.rows > 1:
+                break
+            model["measured"] += found.get("lines", [])
+            model["not_measured"] += [{"kind": kind, "fault": found["fault"]}] if "fault" in found else []
+            keep(model, complete=number == len(wanted))
+        else:
+            return model
+        too_many.append(setting.rows)
+        setting = sized(setting, setting.rows // 2)
+        print(f"  out of memory: all kinds anew with {setting.rows} rows", flush=True)
+
+
+def facts_of(setting: Setting, too_many: Sequence[int]) -> dict[str, Any]:
     parameters = parameter_counts(setting.family, setting.model, setting.padded).total
     facts = {**dataclasses.asdict(setting), "model": setting.model.model_dump(), "parameters": parameters}
-    return {**facts, "compiled": {"plain": backend}, "measured": lines, "not_measured": faults}
+    return {**facts, "rows_out_of_memory": list(too_many), "measured": [], "not_measured": []}
 
 
 def in_a_process(task: Task, out: Path) -> dict[str, Any]:
@@ -146,7 +193,8 @@ def child(task: Task, out: Path) -> None:
         out.write_text(json.dumps({"lines": kinds.measure(task)}))
     except Exception as error:
         traceback.print_exc()
-        out.write_text(json.dumps({"fault": f"{type(error).__name__}: {error}"}))
+        fault = f"{type(error).__name__}: {error}"
+        out.write_text(json.dumps({"fault": fault, "out_of_memory": is_out_of_memory(error)}))
 
 
 def this_gpu(peak_teraflops: float | None) -> Gpu | None:
@@ -159,15 +207,19 @@ def this_gpu(peak_teraflops: float | None) -> Gpu | None:
     return gpu_of_driver(name)
 
 
-def add_utilisation(models: Sequence[dict[str, Any]], gpu: Gpu | None) -> None:
+def card_name() -> str:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def add_utilisation(model: dict[str, Any], gpu: Gpu | None) -> None:
     """To every line: its share of the card's peak, and its speed in effective tokens against the plain loop's."""
-    for model in models:
-        plain = [line for line in model["measured"] if line["kind"] == "plain"]
-        for line in model["measured"]:
-            line["utilisation"] = line["flops_per_second"] / (gpu.peak_teraflops * 1e12) if gpu else None
-            line["of_plain"] = (
-                line["effective_tokens_per_second"] / plain[0]["effective_tokens_per_second"] if plain else None
-            )
+    plain = [line for line in model["measured"] if line["kind"] == "plain"]
+    for line in model["measured"]:
+        line["utilisation"] = line["flops_per_second"] / (gpu.peak_teraflops * 1e12) if gpu else None
+        line["of_plain"] = (
+            line["effective_tokens_per_second"] / plain[0]["effective_tokens_per_second"] if plain else None
+        )
 
 
 def about(gpu: Gpu | None, toy_size: bool) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def test_every_kind_is_measured_in_every_case(tmp_path: Path, model: str, rows: 
     assert found["hardware"]["cpu"]
     (measured,) = found["models"]
     assert measured["not_measured"] == []
+    assert (found["complete"], measured["rows_out_of_memory"]) == (True, [])
     lines = measured["measured"]
     assert [(line["kind"], line["case"]) for line in lines] == [
         ("plain", "baseline"),
@@ -78,6 +79,59 @@ def test_the_fault_of_a_process_is_told(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FAILING, str(SCRIPT.parent), str(tmp_path / "found.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "'fault': 'DataeffError: nowhere/tokenizer/tokenizer.json: no such file" in done.stdout
+
+
+OUT_OF_MEMORY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import throughput
+if __name__ == "__main__":
+    kept = []
+
+    def measure(setting, kind):
+        if kind == "our loop" and setting.rows > 2:
+            return {"fault": "OutOfMemoryError: x", "out_of_memory": True}
+        return {"lines": [{"kind": kind, "rows": setting.rows}]} if kind != "plain" else {"fault": "y"}
+
+    setting, wanted = throughput.toy(throughput.SETTINGS[0]), ["plain", "ours without engine", "our loop"]
+    throughput.fitting(setting, wanted, measure, {}, lambda model, complete: kept.append(json.dumps([model, complete])))
+    print(json.dumps([json.loads(one) for one in kept]))
+"""
+
+
+def test_what_runs_out_of_memory_is_measured_with_half_the_rows_as_are_all_it_stands_beside(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OUT_OF_MEMORY, str(SCRIPT.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "out of memory: all kinds anew with 2 rows" in done.stdout
+    kept = json.loads(done.stdout.splitlines()[-1])
+    assert [(len(model["measured"]), complete) for model, complete in kept] == [
+        (0, False),
+        (1, False),
+        (0, False),
+        (1, False),
+        (2, True),
+    ]
+    last = kept[-1][0]
+    assert (last["rows"], last["rows_out_of_memory"]) == (2, [4])
+    assert [line["rows"] for line in last["measured"]] == [2, 2]
+    assert last["not_measured"] == [{"kind": "plain", "fault": "y"}]
+
+
+MEMORY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import throughput, kinds, torch
+if __name__ == "__main__":
+    kinds.measure = lambda task: torch.empty(2**50, dtype=torch.uint8)
+    throughput.child(None, Path(sys.argv[2]))
+"""
+
+
+def test_memory_that_is_out_is_told_from_other_faults(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    subprocess.run([sys.executable, "-c", MEMORY, str(SCRIPT.parent), str(out)], capture_output=True, check=True)
+    assert json.loads(out.read_text())["out_of_memory"]
 
 
 def test_an_unknown_model_is_refused(tmp_path: Path) -> None:
