@@ -29,6 +29,7 @@ study: setup
 MEASURED ?= $(patsubst %/measured.json,%,$(wildcard results/measured/*/measured.json))
 measured: setup
 	@dataeff measured build $(MEASURED)
+	@dataeff measured state results/measured/cpu_night --summary README.md --document docs/reproduction.md
 
 test: setup
 	pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/slurm $(ARGS)

@@ -19,7 +19,7 @@ from dataeff.families.traits import TRAITS
 from dataeff.figures.difficulty import selection_indexes, sorted_values
 from dataeff.figures.seen import gathered_path, read_or_gather
 from dataeff.files import atomic_directory, read_json, write_json, write_manifest, write_text
-from dataeff.study.specs import GridSpec, read_spec
+from dataeff.study.specs import GridSpec, read_spec, write_spec
 from dataeff.study.types import Run
 
 MOST_ROWS = 1500
@@ -51,7 +51,7 @@ def collect(spec: GridSpec, results: Path, data: Path, out: Path, command: str) 
     `command`: what made the results, for people. Raises a DataeffError where a run of the grid is not finished.
     """
     with atomic_directory(out) as folder:
-        own = [f"specs/grid/{spec.grid}.yaml", *(file for run in spec.runs for file in _files_of(run, results))]
+        own = [file for run in spec.runs for file in _files_of(run, results)]
         for name in own:
             _copy(results / name, folder / name)
         for run in spec.runs:
@@ -64,6 +64,7 @@ def collect(spec: GridSpec, results: Path, data: Path, out: Path, command: str) 
         seen = read_or_gather(spec, results, data)
         if seen is not None:
             write_json(gathered_path(folder, spec), seen.model_dump(mode="json"))
+        write_spec(folder / f"specs/grid/{spec.grid}.yaml", spec)
         write_json(folder / FACTS, _facts(spec, results, command))
         write_manifest(folder)
 
