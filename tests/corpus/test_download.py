@@ -27,7 +27,7 @@ OTHER = CONTENT[:150_000] + bytes(150_000)
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(address, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(address, "TIMEOUT_SECONDS", 1.0)
 
 
 @pytest.fixture
