@@ -22,7 +22,7 @@ from dataeff.pretrain.engine import checkpoint_activations
 from dataeff.study.types import Hardware, Model
 from dataeff.token_drop import Route, TokenDrop, transformer_layers
 from tests.pretrain.test_loop import assert_identical
-from tests.pretrain.training import CHECKPOINT_EVERY, Material, Training
+from tests.pretrain.training import CHECKPOINT_EVERY, Material, Training, in_precision
 
 LENGTH, VOCABULARY, LAYERS = 48, 64, 4
 DROPPING = (1, 2)
@@ -336,6 +336,29 @@ def test_killed_a_run_with_dropout_ends_identically(material: Material, tmp_path
     killed.kill_after(CHECKPOINT_EVERY + 2)
     assert_identical(finished(killed), whole)
     assert "kinds of a layer's pass compiled in" in killed.log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("family", ["gpt", "bert"])
+def test_killed_with_all_at_once_a_run_ends_identically(
+    material: Material, tmp_path: Path, family: str, ranks: int
+) -> None:
+    """bfloat16, compiled layers, recomputed activations, dropout, a curriculum and random-LTD, in one run."""
+
+    def new(name: str) -> Training:
+        run = material.training("composed", tmp_path / name, family, compile=True, activation_checkpointing=True)
+        return in_precision(run, "bf16")
+
+    whole, killed = finished(new("whole"), ranks), new("killed")
+    kept = [row["kept_tokens"] / row["sequence_length"] for row in whole.metrics]
+    assert min(kept) < 1
+    started = killed.start_ranks(ranks)
+    started.wait_for_rows(CHECKPOINT_EVERY + 2)
+    started.kill()
+    assert killed.checkpoints
+    assert_identical(finished(killed, ranks), whole)
+    assert "continues after step" in killed.log
 
 
 @pytest.mark.slow

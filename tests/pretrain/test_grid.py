@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dataeff.study.specs import PretrainSpec, read_spec, write_spec
 from tests.pretrain.faults import tell_samples_and_kept_tokens
-from tests.pretrain.training import Material, Training
+from tests.pretrain.training import Material, Training, in_precision
 
 # Rows of a rank are 8, 4 and 2: in one pass each, and in several that are not all of one size.
 MICRO_BATCHES = {1: (8, 3), 2: (4, 3), 4: (2, 1)}
@@ -21,27 +19,9 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 3e-3}
 QUICK = [(1, 2, "fp32"), (2, 4, "bf16"), (3, 2, "fp32")]
 
 
-@dataclass(frozen=True)
-class PreciseTraining(Training):
-    """A run whose spec differs in its precision alone."""
-
-    precision: str = "fp32"
-
-    @property
-    def arguments(self) -> list[str]:
-        words = super().arguments
-        place = words.index("--spec") + 1
-        own = self.place / "spec.yaml"
-        spec = read_spec(Path(words[place]), PretrainSpec)
-        write_spec(own, spec.model_copy(update={"precision": self.precision}))
-        return [*words[:place], str(own), *words[place + 1 :]]
-
-
 def trained(still: Material, place: Path, precision: str, ranks: int, micro_batch: int, zero_stage: int) -> Training:
     run = still.training("composed", place, micro_batch=micro_batch, zero_stage=zero_stage)
-    place.mkdir(parents=True)
-    precise = PreciseTraining(run.material, run.family, run.name, place, run.hardware, precision)
-    return precise.finish_ranks(ranks, tell_samples_and_kept_tokens)
+    return in_precision(run, precision).finish_ranks(ranks, tell_samples_and_kept_tokens)
 
 
 def seen(run: Training) -> tuple[dict[int, list[int]], dict[tuple[int, int, int], list[int]]]:

@@ -33,9 +33,11 @@ from dataeff.study.specs import (
     CorpusSpec,
     FetchSpec,
     PlanSpec,
+    PretrainSpec,
     SamplesSpec,
     TokensSpec,
     read_spec,
+    write_spec,
     write_specs,
 )
 from dataeff.tokens.encode import encode
@@ -297,6 +299,27 @@ class Training:
     @property
     def checkpoints(self) -> list[int]:
         return [step for step, _ in list_checkpoints(self.state)]
+
+
+@dataclass(frozen=True)
+class PreciseTraining(Training):
+    """A run whose spec differs in its precision alone."""
+
+    precision: str = "fp32"
+
+    @property
+    def arguments(self) -> list[str]:
+        words = super().arguments
+        place = words.index("--spec") + 1
+        own = self.place / "spec.yaml"
+        spec = read_spec(Path(words[place]), PretrainSpec)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        write_spec(own, spec.model_copy(update={"precision": self.precision}))
+        return [*words[:place], str(own), *words[place + 1 :]]
+
+
+def in_precision(run: Training, precision: str) -> PreciseTraining:
+    return PreciseTraining(run.material, run.family, run.name, run.place, run.hardware, precision)
 
 
 @dataclass(frozen=True)
