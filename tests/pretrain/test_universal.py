@@ -19,8 +19,7 @@ from dataeff.files import MANIFEST, check_manifest, read_json, write_manifest
 from dataeff.pretrain.placing import carry_loss_scale
 from dataeff.pretrain.universal import Layout, conversion_bytes, convert, layout_of
 from tests.pretrain.reshaping import die_while_converting, gradients_are_no_numbers_and_tell_states, tell_states
-from tests.pretrain.test_grid import PreciseTraining
-from tests.pretrain.training import Material, Training
+from tests.pretrain.training import Material, PreciseTraining, Training, in_precision
 
 STAGES = (0, 1, 2, 3)
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-3}
@@ -46,8 +45,7 @@ class Runs:
 
     def run(self, place: Path, precision: str, stage: int, **hardware: Any) -> PreciseTraining:
         run = self.still.training("composed", place, zero_stage=stage, **hardware)
-        place.mkdir(parents=True, exist_ok=True)
-        return PreciseTraining(run.material, run.family, run.name, place, run.hardware, precision)
+        return in_precision(run, precision)
 
     def undisturbed(self, precision: str, prepare: Callable[[], None] = tell_states) -> Training:
         """One rank, one pass, no ZeRO."""
