@@ -12,6 +12,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,22 +134,40 @@ def in_turns(repeats: int, works: Mapping[str, Callable[[], Any]], warm_up: int 
 @dataclass(frozen=True)
 class Finished:
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
-def run_process(arguments: list[str], **environment: str) -> Finished:
-    """Wall time and peak resident memory of a command; what it prints is shown only if it fails."""
-    start = time.perf_counter()
-    child = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
-    )
-    assert child.stdout is not None
-    output = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"{' '.join(arguments)}: failed\n{output[-3000:]}")
-    return Finished(time.perf_counter() - start, usage.ru_maxrss * 1024)
+# In a small process of its own: a child's peak begins with that of the process that started it.
+_MEASURE = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+found = time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+with open(sys.argv[1], "w") as file:
+    file.write(" ".join(map(str, found)))
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
+def run_process(arguments: list[str], folder: Path | None = None, **environment: str) -> Finished:
+    """Wall time, processor time and peak resident memory of a command, in `folder`; what it prints is shown only if it
+    fails.
+    """
+    with tempfile.NamedTemporaryFile("r") as facts:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MEASURE, facts.name, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **environment},
+        )
+        if done.returncode:
+            sys.exit(f"{' '.join(arguments)}: failed\n{done.stdout[-3000:]}")
+        seconds, processor, peak = facts.read().split()
+    return Finished(float(seconds), float(processor), int(peak))
 
 
 def peak_bytes() -> int:

@@ -41,7 +41,7 @@ def test_through_every_stage(tmp_path: Path) -> None:
         facts = json.loads((folder / f"{run}.json").read_text())
         assert facts["resumed_after_step"] is not None
         assert facts["resumed_after_step"] <= facts["after_step"] < facts["steps"]
-        asked = {"gpt": {"evaluate"}, "bert": set()}[run.split("-")[0]]
+        asked = {"gpt": {"evaluate"}, "bert": {"finetune"}}[run.split("-")[0]]
         assert set(facts["stage_seconds"]) == {"plan", "pretrain", "heldout"} | asked
         assert facts["step_seconds"]["median"] > 0
         assert all(hours > 0 for hours in facts["projected_hours"].values())

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.common import run_process
 from dataeff.files import read_json, write_json
 from dataeff.monitor.found_study import find_study
 from dataeff.monitor.items import items_of
@@ -281,13 +282,9 @@ def test_status_knows_every_job(mine: Checkout) -> None:
 def test_the_papers_study_is_parsed_soon_and_in_little_memory(checkout: Checkout) -> None:
     """`snakemake -n` of every row of the papers, at their own scale: within 15 s of a processor, and 400 MB."""
     command = [sys.executable, "-m", "snakemake", "papers", "--dry-run", "--quiet", "rules", "--config", "scale=paper"]
-    environment = checkout.starter.environment()
-    process = subprocess.Popen(command, cwd=checkout.folder, env=environment, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    assert status == 0
-    seconds, peak_bytes = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
-    print(f"{seconds:.1f} s, {peak_bytes / 1e6:.0f} MB")
-    assert seconds < 15
-    assert peak_bytes < 400e6
+    done = run_process(command, checkout.folder, **checkout.starter.environment())
+    print(f"{done.processor_seconds:.1f} s, {done.peak_bytes / 1e6:.0f} MB")
+    assert done.processor_seconds < 15
+    assert done.peak_bytes < 400e6
     (frozen,) = (checkout.results / ".study").iterdir()
     assert read_json(frozen)["scale_name"] == "paper"
