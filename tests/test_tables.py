@@ -16,8 +16,8 @@ from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, read_json, write_json
 from dataeff.study.specs import GridSpec
 from dataeff.study.types import Run
-from dataeff.tables.results import percent
-from dataeff.tables.statistics import claim, estimate
+from dataeff.tables.results import percent, seed_counts
+from dataeff.tables.statistics import claim, estimate, seeds_in_words
 from dataeff.tables.table import Column, Table, escape_latex, format_cell, latex_text, read_table, write_table
 from tests.result_factory import (
     BATCH,
@@ -133,6 +133,17 @@ def test_three_seeds_give_the_t_interval_of_paired_differences(three_seeds: tupl
     text = (three_seeds[1] / "quality.tex").read_text(encoding="utf-8")
     assert r"$\pm$" in text
     assert "no claim" not in text
+
+
+def test_seeds_in_words() -> None:
+    runs = [
+        Run(family="gpt", variant=variant, data=Fraction(1), seed=seed)
+        for variant, seeds in (("baseline", 5), ("ltd", 3))
+        for seed in range(seeds)
+    ]
+    assert seeds_in_words(seed_counts(runs)) == "3 or 5 seeds"
+    assert seeds_in_words(seed_counts(runs[:5])) == "5 seeds"
+    assert seeds_in_words([1, 1]) == "1 seed"
 
 
 def test_two_seeds_are_no_claim() -> None:

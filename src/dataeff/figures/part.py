@@ -13,7 +13,7 @@ from fractions import Fraction
 from dataeff.families.traits import TRAITS
 from dataeff.study.base import FamilyName
 from dataeff.tables.results import Group, RunResult, bits_per_byte, group_by_seed
-from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, seeds_in_words
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def in_domain(domain: str, result: RunResult) -> float:
 
 def seeds_text(groups: Sequence[Group], mark: str) -> str:
     """How many runs stand behind a `mark` of a figure, and what that allows."""
-    counts = sorted({len(group.results) for group in groups})
-    seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
-    if counts[0] < SEEDS_FOR_A_CLAIM:
+    counts = {len(group.results) for group in groups}
+    seeds = seeds_in_words(counts)
+    if min(counts) < SEEDS_FOR_A_CLAIM:
         return (
             f"{seeds} a {mark}: no interval can be given where there are fewer than {SEEDS_FOR_A_CLAIM}, and no "
             "claim is made."

@@ -21,7 +21,8 @@ from dataeff.provenance import Machine
 from dataeff.report.evidence import link
 from dataeff.report.pictures import main_picture_of
 from dataeff.study.specs import GridSpec, read_spec
-from dataeff.tables.results import RunResult, percent, read_runs
+from dataeff.tables.results import RunResult, percent, read_runs, seed_counts
+from dataeff.tables.statistics import seeds_in_words
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -115,9 +116,9 @@ def _built(folder: Path) -> tuple[GridSpec, Claims, dict[str, Any]]:
 
 
 def _size(spec: GridSpec, facts: dict[str, Any]) -> str:
-    seeds, millions = facts["seeds"], facts["effective_tokens"] / 1e6
+    millions = facts["effective_tokens"] / 1e6
     return (
-        f"{facts['runs']} runs, {len(seeds)} seed{'' if len(seeds) == 1 else 's'}, {millions:,.1f} million effective "
+        f"{facts['runs']} runs, {seeds_in_words(seed_counts(spec.runs))}, {millions:,.1f} million effective "
         f"tokens, {facts['training_hours']:.1f} hours of training"
     )
 

@@ -18,8 +18,8 @@ from dataeff.report.pictures import main_picture, pictures_of, samples_of
 from dataeff.report.shown import claims_shown, tables_of, verdicts
 from dataeff.report.texts import card_of, tokens_of
 from dataeff.study.specs import GridSpec
-from dataeff.tables.results import RunResult, percent, read_runs
-from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM
+from dataeff.tables.results import RunResult, percent, read_runs, seed_counts
+from dataeff.tables.statistics import SEEDS_FOR_A_CLAIM, seeds_in_words
 
 RESULTS = ("saving", "quality")
 """The tables of the first part, in this order; `published` and `time` have parts of their own."""
@@ -62,6 +62,7 @@ def context(
         "runs": [run_facts(result, results, out.parent) for result in runs],
         "parameters": {result.run.family: result.training.parameters for result in runs},
         "amounts": _amounts(spec),
+        "seeds_in_words": seeds_in_words(seed_counts(spec.runs)),
         "seeds": sorted({run.seed for run in spec.runs}),
         "seeds_for_a_claim": SEEDS_FOR_A_CLAIM,
         "hardware": _different(Machine.model_validate(result.training.hardware).in_words() for result in runs),

@@ -7,6 +7,7 @@ does not measure (bits per byte and prompted tasks of a masked model) is None or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -215,6 +216,11 @@ def group_by_seed(runs: Sequence[RunResult]) -> list[Group]:
     for result in runs:
         gathered.setdefault((result.run.family, result.run.variant, result.run.data), []).append(result)
     return [Group(*identity, tuple(members)) for identity, members in gathered.items()]
+
+
+def seed_counts(runs: Iterable[Run]) -> list[int]:
+    """How many runs there are of each variant and amount of data."""
+    return list(Counter((run.family, run.variant, run.data) for run in runs).values())
 
 
 def references(group: Group, runs: Sequence[RunResult], data: Fraction) -> list[RunResult] | None:

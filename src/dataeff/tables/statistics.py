@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -71,6 +71,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
         adjusted[name] = largest
     return adjusted
+
+
+def seeds_in_words(counts: Iterable[int]) -> str:
+    """`3 seeds`; `3 or 5 seeds` where not everything ran with as many."""
+    different = sorted(set(counts))
+    return " or ".join(map(str, different)) + (" seed" if different == [1] else " seeds")
 
 
 def claim(seeds: int) -> str:
