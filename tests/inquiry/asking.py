@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.factory import ROOT
 
 WIDTH = 100
+NO_RESULTS = Path(__file__).parent / "no_results"
 
 
 class Asked:
@@ -33,5 +35,6 @@ class Asked:
         return lines
 
     def parse(self, *words: str, scale: str = "tiny", settings: tuple[str, ...] = ()) -> argparse.Namespace:
-        study = ["--root", str(ROOT), "--config", f"scale={scale}", *settings]
+        # Results that there may be of a study in this checkout say more than one without them.
+        study = ["--root", str(ROOT), "--config", f"scale={scale}", f"results={NO_RESULTS}", *settings]
         return self.parser.parse_args([*words, *study])
