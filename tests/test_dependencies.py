@@ -47,7 +47,8 @@ def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> N
     missing = {
         name: file
         for name, file in imported(ROOT / folder).items()
-        if name not in APART | {"tests", "bench"} and not {normal(one) for one in distributions.get(name, [])} & set(known)
+        if name not in APART | {"tests", "bench"}
+        and not {normal(one) for one in distributions.get(name, [])} & set(known)
     }
     assert missing == {}
 
