@@ -82,7 +82,7 @@ def test_two_fractions_of_one_percentage_are_asked_about() -> None:
     [
         ("gpt-compsed-50-s1", None, "gpt-compsed-50-s1: unknown variant 'compsed'; did you mean 'composed'"),
         ("gtp-ltd-50-s1", None, "unknown family 'gtp'; did you mean 'gpt'"),
-        ("gpt-composed-50", None, "unknown run 'gpt-composed-50'; runs are .*such as gpt-composed-50-s123[456]"),
+        ("gpt-composed-50", None, "unknown run 'gpt-composed-50'; runs are .*such as gpt-composed-50-s123[4-8]"),
         ("gpt-ltd-0-s1", None, "unknown run"),
         ("gpt-ltd-50-s1", "1/3", "--data 1/3: that is 33% and not the 50% of gpt-ltd-50-s1"),
     ],
