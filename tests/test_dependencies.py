@@ -41,14 +41,15 @@ def imported(folder: Path) -> dict[str, str]:
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", ("study",)), ("tests", ("study", "dev"))])
-def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("folder", "extras", "own"), [("src", ("study",), set()), ("tests", ("study", "dev"), {"tests", "bench"})]
+)
+def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...], own: set[str]) -> None:
     distributions, known = packages_distributions(), declared(*extras)
     missing = {
         name: file
         for name, file in imported(ROOT / folder).items()
-        if name not in APART | {"tests", "bench"}
-        and not {normal(one) for one in distributions.get(name, [])} & set(known)
+        if name not in APART | own and not {normal(one) for one in distributions.get(name, [])} & set(known)
     }
     assert missing == {}
 

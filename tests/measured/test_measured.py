@@ -14,6 +14,7 @@ from dataeff.errors import DataeffError
 from dataeff.files import check_manifest, read_json
 from dataeff.measured.build import build
 from dataeff.measured.collect import collect, evenly
+from dataeff.study.specs import GridSpec, read_spec, write_spec
 from tests.measured.conftest import COMMAND, write_specs_of
 from tests.result_factory import grid_spec, write_results
 
@@ -57,6 +58,17 @@ def test_long_runs_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     thinned = (tmp_path / f"out/pretrain/{name}/metrics.jsonl").read_text().splitlines()
     assert {line for line in lines if "heldout_loss" in line} <= set(thinned) <= set(lines)
     assert len(thinned) < len(lines)
+
+
+def test_the_grid_kept_is_the_one_asked_for(tmp_path: Path) -> None:
+    """Not the one that an earlier version left with the results."""
+    spec = grid_spec()
+    results, data, _ = write_results(tmp_path, spec)
+    write_specs_of(results, spec)
+    name = f"specs/grid/{spec.grid}.yaml"
+    write_spec(results / name, spec.model_copy(update={"scale_about": "an earlier one"}))
+    collect(spec, results, data, tmp_path / "out", COMMAND)
+    assert read_spec(tmp_path / "out" / name, GridSpec) == spec
 
 
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
